@@ -52,6 +52,15 @@ type SkewCase struct {
 	KVMean int
 }
 
+// AttentionPoint is the key of a row of attention.csv. PrefillChunk 0 is pure
+// decode, NDecode 0 pure prefill.
+type AttentionPoint struct {
+	PrefillChunk int
+	KVPrefill    int
+	NDecode      int
+	KVDecode     int
+}
+
 // Shot is one batch to measure. Groups stand in the order in which the engine
 // is to execute them. A Shot is plain data: copies share Groups, which nobody
 // changes after the plan has made them.
@@ -64,6 +73,9 @@ type Shot struct {
 	// Histogram, if not nil, is the number of tokens for each expert, in place
 	// of Experts; it sums to tokens * top_k.
 	Histogram []int
+	// Point is set for attention shots only: the row that the shot is for. The
+	// groups alone cannot tell a prefill chunk of one token from a decode.
+	Point AttentionPoint
 	// Case and Role are set for skew shots only.
 	Case *SkewCase
 	Role SkewRole
