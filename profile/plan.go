@@ -184,6 +184,9 @@ func (o PlanOptions) filled() (PlanOptions, error) {
 	if o.Kind != FullPlan && o.Kind != LeanPlan {
 		errs = append(errs, fmt.Errorf("plan: found %q, expected full or lean", o.Kind))
 	}
+	if o.Kernel != "" && o.Kernel != FlashAttention2 && o.Kernel != FlashAttention3 {
+		errs = append(errs, fmt.Errorf("attention-kernel: found %q, expected fa2 or fa3", o.Kernel))
+	}
 	if o.Order != EngineOrder && o.Order != PrefillFirst {
 		errs = append(errs, fmt.Errorf("order: found %q, expected engine or prefill-first", o.Order))
 	}

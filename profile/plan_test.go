@@ -180,6 +180,7 @@ func TestPlanRefusesOptions(t *testing.T) {
 		"attention-kv-factor": {KVFactor: 1},
 		"skew-n-factor":       {SkewNFactor: -2},
 		"plan":                {Kind: "thin"},
+		"attention-kernel":    {Kernel: "fa4"},
 		"order":               {Order: "any"},
 		"only":                {Only: []Category{"attenton"}},
 		"tp":                  {TPs: []int{1, 1}},
