@@ -6,9 +6,15 @@ type Bundle struct {
 	Dir  string // where it was read from, for messages
 	Meta *Meta
 	TPs  []TP // ascending by Degree
+	// Warnings are what a reader tolerates but its user should know: a file
+	// that meta.yaml names and that is missing, a key that stands twice and was
+	// taken once (Lenient).
+	Warnings []*ParseError
 }
 
-// TP holds the tables of one tp<N> folder. A nil slice is an absent file.
+// TP holds the tables of one tp<N> folder, rows in the order of the file. A nil
+// slice is an absent file or one that was not asked for (Only, Without); a file
+// without rows is an empty slice.
 type TP struct {
 	Degree      int
 	Dense       []DenseRow
@@ -18,4 +24,14 @@ type TP struct {
 	Skew        []SkewRow
 	SkewFit     []SkewFitRow
 	Batches     []BatchRow
+}
+
+// TP is the folder of a degree, nil where there is none.
+func (b *Bundle) TP(degree int) *TP {
+	for i := range b.TPs {
+		if b.TPs[i].Degree == degree {
+			return &b.TPs[i]
+		}
+	}
+	return nil
 }
