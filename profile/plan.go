@@ -242,10 +242,10 @@ func (p planner) category(category Category) CategoryPlan {
 		if p.opts.Kind == FullPlan {
 			c.setCases(skewCases(p.limits, p.opts), p.opts.Order)
 		}
-		c.Layers = p.layers(Attention)
+		c.Layers = p.categoryLayers(Skew)
 		return c
 	}
-	c.Layers = p.layers(category)
+	c.Layers = p.categoryLayers(category)
 	if p.arch != nil && len(c.Layers) == 0 {
 		return c
 	}
@@ -269,6 +269,17 @@ func (c *CategoryPlan) setCases(cases []SkewCase, order Order) {
 		shots := cases[i].Shots(order)
 		c.Shots = append(c.Shots, shots[:]...)
 	}
+}
+
+// categoryLayers lists what a category's shots are measured for.
+func (p planner) categoryLayers(category Category) []string {
+	switch category {
+	case Batches, Validation:
+		return nil
+	case Skew:
+		return p.layers(Attention)
+	}
+	return p.layers(category)
 }
 
 // layers lists the catalog's layers of a category that this degree measures:

@@ -85,11 +85,12 @@ func ratiosFor(n int) []float64 {
 }
 
 // newSkewCase works out what follows from a case's coordinates; n is at least 1.
+// The case's Ratio is the one that nb long decodes make, as skew.csv has it.
 func newSkewCase(n int, ratio, skew float64, pc, kp, kvs int) SkewCase {
 	nb := min(max(int(math.RoundToEven(ratio*float64(n))), 1), n-1)
 	kvBig := int(math.RoundToEven(float64(kvs) * skew))
 	return SkewCase{
-		N: n, NB: nb, Ratio: ratio, Skew: skew, PC: pc, KP: kp, KVS: kvs,
+		N: n, NB: nb, Ratio: float64(nb) / float64(max(n, 1)), Skew: skew, PC: pc, KP: kp, KVS: kvs,
 		KVBig: kvBig, KVMean: (nb*kvBig + (n-nb)*kvs) / max(n, 1),
 	}
 }
