@@ -1,0 +1,138 @@
+package traceloader
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// moeTable is latency over tokens and activated experts: one curve over tokens
+// per measured number of experts.
+type moeTable struct {
+	index   *index
+	experts []int
+	rows    []*curve
+	pairs   []moePair // by the number of expert counts that are at most the query
+	refuse  bool
+}
+
+// moePair is the two rows around a query and its place between them.
+type moePair struct {
+	lo, hi *curve
+	x0, w  float64
+}
+
+func newMoETable(rows []perfio.MoERow, o *Options, indexes *indexCache, warn func(string, ...any)) (*moeTable, error) {
+	byExperts := map[int][]point{}
+	for i := range rows {
+		r := &rows[i]
+		if err := checkKey("tokens", r.Tokens, 0); err != nil {
+			return nil, fmt.Errorf("row %d: %w", i+1, err)
+		}
+		if err := checkKey("activated_experts", r.ActivatedExperts, 0); err != nil {
+			return nil, fmt.Errorf("row %d: %w", i+1, err)
+		}
+		ns, err := latencyNS(r.TimeUS)
+		if err != nil {
+			return nil, fmt.Errorf("row %d: %w", i+1, err)
+		}
+		byExperts[r.ActivatedExperts] = append(byExperts[r.ActivatedExperts], point{r.Tokens, ns, i})
+	}
+	m := &moeTable{refuse: o.Refuse}
+	for e := range byExperts {
+		m.experts = append(m.experts, e)
+	}
+	slices.Sort(m.experts)
+	free := *o
+	free.Refuse = false // the table refuses, not its rows
+	for _, e := range m.experts {
+		c, err := newCurve(byExperts[e], "tokens", &free, indexes, func(format string, a ...any) {
+			warn("activated_experts %d: "+format, append([]any{e}, a...)...)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("activated_experts %d: %w", e, err)
+		}
+		m.rows = append(m.rows, c)
+	}
+	n := len(m.experts)
+	m.index = indexes.get(m.experts)
+	m.pairs = make([]moePair, n+1)
+	for count := range m.pairs {
+		p := moePair{lo: m.rows[0], hi: m.rows[0], w: 1}
+		if count > 0 && n > 1 {
+			hi := min(count, n-1)
+			x0, x1 := m.experts[hi-1], m.experts[hi]
+			p = moePair{m.rows[hi-1], m.rows[hi], float64(x0), float64(x1 - x0)}
+		}
+		m.pairs[count] = p
+	}
+	return m, nil
+}
+
+func (m *moeTable) latency(tokens, experts int) int64 {
+	p := &m.pairs[m.index.of(experts)]
+	lo, hi := p.lo.value(tokens), p.hi.value(tokens)
+	// The same order of operations as a curve: the place, then the blend.
+	return wholeNS(lo + float64(((float64(experts)-p.x0)/p.w)*(hi-lo)))
+}
+
+func (m *moeTable) answer(tokens, experts int) Answer {
+	if len(m.experts) == 1 {
+		return Answer{Status: worse(axisStatus(m.experts, experts), axisStatus(m.rows[0].xs, tokens))}
+	}
+	a := Answer{Status: axisStatus(m.experts, experts)}
+	pair(ends(axisBracket(m.experts, experts)), func(i int) {
+		a.Status = worse(a.Status, axisStatus(m.rows[i].xs, tokens))
+	})
+	return a
+}
+
+// MoE is a handle to the sparse block. The zero MoE answers (0, false). Copies
+// are cheap; all methods are safe for concurrent use.
+type MoE struct{ m *moeTable }
+
+// LatencyNS returns the latency of one call in nanoseconds, at least 1, for
+// one rank's tokens and the number of distinct experts that they are routed
+// to; either counts as 1 below 1. It is false for the zero MoE, and where
+// Options.Refuse refused.
+func (h MoE) LatencyNS(tokens, activatedExperts int) (int64, bool) {
+	m := h.m
+	if m == nil {
+		return 0, false
+	}
+	tokens, activatedExperts = max(tokens, 1), max(activatedExperts, 1)
+	if m.refuse && m.answer(tokens, activatedExperts).Status == Extrapolated {
+		return 0, false
+	}
+	return m.latency(tokens, activatedExperts), true
+}
+
+// Explain is LatencyNS that also tells how the answer was found.
+func (h MoE) Explain(tokens, activatedExperts int) (int64, Answer) {
+	ns, ok := h.LatencyNS(tokens, activatedExperts)
+	if !ok {
+		return 0, Answer{}
+	}
+	a := h.m.answer(max(tokens, 1), max(activatedExperts, 1))
+	if tokens < 1 || activatedExperts < 1 {
+		a.Status = worse(a.Status, Clamped)
+	}
+	return ns, a
+}
+
+// ExpectedExperts is the number of distinct experts that tokens tokens are
+// expected to activate when each is routed to topK of experts at random,
+// rounded to the nearest integer. It is what a walk assumes where a batch does
+// not say.
+func ExpectedExperts(tokens, experts, topK int) int {
+	if tokens <= 0 || experts <= 0 || topK <= 0 {
+		return 0
+	}
+	if topK >= experts {
+		return experts
+	}
+	miss := math.Pow(1-float64(topK)/float64(experts), float64(tokens))
+	return max(topK, int(math.RoundToEven(float64(experts)*(1-miss))))
+}

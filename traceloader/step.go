@@ -1,0 +1,235 @@
+package traceloader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Walk runs through the layers of a step in the order of the architecture's
+// sequence, for one tp. Its handles are resolved once. Copies are cheap; all
+// methods are safe for concurrent use.
+type Walk struct {
+	prologue []call
+	block    []call
+	head     []call
+	depth    int
+	experts  int // of the model, for batches that do not say how many are activated
+	topK     int
+}
+
+// call is one call of one layer: the handle of its category, the others zero.
+type call struct {
+	layer     string
+	category  string
+	curve     Curve
+	attention Attention
+	moe       MoE
+}
+
+// LayerLatency is one call of one layer in a step.
+type LayerLatency struct {
+	Layer     string
+	Category  string // dense, per_sequence, attention or moe
+	LatencyNS int64
+}
+
+// Step is what Walk.Step fills in. A layer that stands twice in a block has
+// two entries, and both count. Reuse one Step for many batches: its slices are
+// overwritten and grow only once.
+type Step struct {
+	Prologue []LayerLatency
+	Block    []LayerLatency // one decoder block
+	Head     []LayerLatency
+
+	PrologueNS int64
+	BlockNS    int64
+	HeadNS     int64
+	// Depth is the number of decoder blocks, the model config's
+	// num_hidden_layers; 0 where no model config is known.
+	Depth int
+}
+
+// TotalNS is prologue, Depth blocks and head; false where the depth is not
+// known.
+func (s *Step) TotalNS() (int64, bool) {
+	if s.Depth <= 0 {
+		return 0, false
+	}
+	return s.PrologueNS + int64(s.Depth)*s.BlockNS + s.HeadNS, true
+}
+
+// Walk resolves the sequence of the architecture for one tp. It is an error
+// where no architecture is known or a layer of the sequence was not measured;
+// with Options.Lenient such layers are left out and Skipped says which.
+func (t *Table) Walk(tp int) (Walk, error) {
+	w, skipped, err := t.walk(tp)
+	if err == nil && len(skipped) > 0 && !t.options.Lenient {
+		return Walk{}, fmt.Errorf("traceloader: tp%d: layers of the sequence that were not measured: %v", tp, skipped)
+	}
+	return w, err
+}
+
+// Skipped returns the layers of the sequence that were not measured at a tp.
+func (t *Table) Skipped(tp int) ([]string, error) {
+	_, skipped, err := t.walk(tp)
+	return skipped, err
+}
+
+func (t *Table) walk(tp int) (w Walk, skipped []string, err error) {
+	if t.arch == nil {
+		return Walk{}, nil, errors.New("traceloader: no architecture is known, set Options.Architecture")
+	}
+	if t.tp(tp) == nil {
+		return Walk{}, nil, fmt.Errorf("traceloader: found tp%d, expected one of %v", tp, t.TPs())
+	}
+	s := &t.arch.Sequence
+	mlp := s.MLPDense
+	if t.sparse() {
+		mlp = s.MLPMoE
+	}
+	for _, part := range []struct {
+		calls  *[]call
+		layers []string
+	}{
+		{&w.prologue, s.Prologue},
+		{&w.block, slices.Concat(s.PreAttn, s.PostAttn, mlp)},
+		{&w.head, s.Head},
+	} {
+		for _, layer := range part.layers {
+			c, ok, err := t.call(tp, layer)
+			switch {
+			case err != nil:
+				return Walk{}, nil, err
+			case ok:
+				*part.calls = append(*part.calls, c)
+			case !slices.Contains(skipped, layer):
+				skipped = append(skipped, layer)
+			}
+		}
+	}
+	if t.model != nil {
+		w.depth, w.experts, w.topK = t.model.NumHiddenLayers, t.model.NumExperts, t.model.NumExpertsPerToken
+	}
+	return w, skipped, nil
+}
+
+// sparse says which of the two MLP lists the model runs.
+func (t *Table) sparse() bool {
+	s := &t.arch.Sequence
+	if t.model != nil && len(s.MLPDense) > 0 && len(s.MLPMoE) > 0 {
+		return t.model.NumExperts > 0
+	}
+	return len(s.MLPMoE) > 0
+}
+
+func (t *Table) call(tp int, layer string) (c call, ok bool, err error) {
+	e := t.catalog(layer)
+	if e == nil {
+		return call{}, false, fmt.Errorf("traceloader: architecture %s: layer %s of the sequence is not in the catalog", t.arch.ModelType, layer)
+	}
+	c = call{layer: layer, category: e.Category}
+	switch e.Category {
+	case categoryDense:
+		c.curve, ok = t.Dense(tp, layer)
+	case categoryPerSequence:
+		c.curve, ok = t.PerSequence(tp, layer)
+	case categoryAttention:
+		c.attention, ok = t.Attention(tp)
+	case categoryMoE:
+		c.moe, ok = t.MoE()
+	default:
+		return call{}, false, fmt.Errorf("traceloader: architecture %s: layer %s: category: found %q, expected dense, per_sequence, attention or moe", t.arch.ModelType, layer, e.Category)
+	}
+	return c, ok, nil
+}
+
+// Depth returns the number of decoder blocks; 0 where it is not known.
+func (w Walk) Depth() int { return w.depth }
+
+// Step fills s with the latencies of a batch's step. It is false, and s holds
+// nothing of use, where a lookup has no answer: Options.Refuse refused, a
+// request has a negative number, or there is nothing to compute. It goes by
+// b.Requests where there are any, else by the coordinates.
+func (w Walk) Step(b Batch, s *Step) bool {
+	w.begin(&b, s)
+	return b.Tokens > 0 &&
+		runCalls(w.prologue, &b, &s.Prologue, &s.PrologueNS) &&
+		runCalls(w.block, &b, &s.Block, &s.BlockNS) &&
+		runCalls(w.head, &b, &s.Head, &s.HeadNS)
+}
+
+func (w *Walk) begin(b *Batch, s *Step) {
+	s.Prologue, s.Block, s.Head = s.Prologue[:0], s.Block[:0], s.Head[:0]
+	s.PrologueNS, s.BlockNS, s.HeadNS, s.Depth = 0, 0, 0, w.depth
+	if b.ActivatedExperts == 0 {
+		b.ActivatedExperts = ExpectedExperts(b.Tokens, w.experts, w.topK)
+	}
+}
+
+func runCalls(calls []call, b *Batch, out *[]LayerLatency, sum *int64) bool {
+	for i := range calls {
+		ns, ok := calls[i].latency(b)
+		if !ok {
+			return false
+		}
+		*out = append(*out, LayerLatency{calls[i].layer, calls[i].category, ns})
+		*sum += ns
+	}
+	return true
+}
+
+func (c *call) latency(b *Batch) (int64, bool) {
+	switch {
+	case c.attention.rules != nil:
+		if len(b.Requests) > 0 {
+			return c.attention.BatchLatencyNS(b.Requests)
+		}
+		return c.attention.SkewLatencyNS(b.PrefillChunk, b.KVPrefill, b.NDecode, b.KVDecodeMean, b.KVDecodeMax, b.KVDecodeMin)
+	case c.moe.m != nil:
+		if b.ActivatedExperts == 0 {
+			return 0, false
+		}
+		return c.moe.LatencyNS(b.Tokens, b.ActivatedExperts)
+	case c.category == categoryPerSequence:
+		return c.curve.LatencyNS(b.Sequences)
+	}
+	return c.curve.LatencyNS(b.Tokens)
+}
+
+// Explain tells how each call of Step is answered, in the order of prologue,
+// block and head, appended to dst, and the worst of them.
+func (w Walk) Explain(b Batch, dst []Answer) ([]Answer, Status) {
+	var s Step
+	w.begin(&b, &s)
+	worst := Measured
+	for _, calls := range [...][]call{w.prologue, w.block, w.head} {
+		for i := range calls {
+			a := calls[i].explain(&b)
+			dst = append(dst, a)
+			if a.Status == Unanswered || worst == Unanswered {
+				worst = Unanswered
+				continue
+			}
+			worst = worse(worst, a.Status)
+		}
+	}
+	return dst, worst
+}
+
+func (c *call) explain(b *Batch) (a Answer) {
+	switch {
+	case c.attention.rules != nil && len(b.Requests) > 0:
+		_, a = c.attention.ExplainBatch(b.Requests)
+	case c.attention.rules != nil:
+		_, a = c.attention.ExplainSkew(b.PrefillChunk, b.KVPrefill, b.NDecode, b.KVDecodeMean, b.KVDecodeMax, b.KVDecodeMin)
+	case c.moe.m != nil && b.ActivatedExperts == 0:
+	case c.moe.m != nil:
+		_, a = c.moe.Explain(b.Tokens, b.ActivatedExperts)
+	case c.category == categoryPerSequence:
+		_, a = c.curve.Explain(b.Sequences)
+	default:
+		_, a = c.curve.Explain(b.Tokens)
+	}
+	return a
+}
