@@ -214,7 +214,7 @@ func TestRandomBatches(t *testing.T) {
 					t.Errorf("%s: group %+v", shot.Shape(), g)
 				}
 			}
-			kinds[batchKind(shot.Groups)]++
+			kinds[perfio.KindOf(shot.Requests())]++
 			if other, ok := shapes[shot.Shape()]; ok && other != c.Category {
 				t.Errorf("%s stands in %s and %s", shot.Shape(), other, c.Category)
 			}

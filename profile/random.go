@@ -3,14 +3,16 @@ package profile
 import (
 	"math"
 	"math/rand/v2"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // batchKinds are drawn in turn, so that any number of batches holds them in
 // these proportions: what a serving engine runs and tables do not hold weighs
 // most.
 var batchKinds = []string{
-	"decode_skew", "multi", "mixed", "prefill", "mixed_skew",
-	"decode", "decode_skew", "multi", "mixed_skew", "multi",
+	perfio.KindDecodeSkew, perfio.KindMulti, perfio.KindMixed, perfio.KindPrefill, perfio.KindMixedSkew,
+	perfio.KindDecode, perfio.KindDecodeSkew, perfio.KindMulti, perfio.KindMixedSkew, perfio.KindMulti,
 }
 
 // randomBatches draws n batches. Equal seeds and limits give equal batches; the
@@ -27,9 +29,9 @@ func (p planner) randomBatches(category Category, n int) []Shot {
 		// a kind may not exist at all, and the slot stays empty.
 		for range 200 {
 			kind := batchKinds[i%len(batchKinds)]
-			groups := d.draw(kind)
-			if groups != nil && batchKind(groups) == kind && p.limits.Infeasible(groups) == "" {
-				shots = append(shots, Shot{Category: category, Groups: groups})
+			shot := Shot{Category: category, Groups: d.draw(kind)}
+			if perfio.KindOf(shot.Requests()) == kind && p.limits.Infeasible(shot.Groups) == "" {
+				shots = append(shots, shot)
 				break
 			}
 		}
@@ -46,19 +48,19 @@ type drawer struct {
 func (d drawer) draw(kind string) []Group {
 	var decodes, prefills []Group
 	switch kind {
-	case "decode", "mixed":
+	case perfio.KindDecode, perfio.KindMixed:
 		decodes = d.decodes(false)
-	case "decode_skew", "mixed_skew":
+	case perfio.KindDecodeSkew, perfio.KindMixedSkew:
 		decodes = d.decodes(true)
-	case "multi":
+	case perfio.KindMulti:
 		if d.Float64() < 0.8 {
 			decodes = d.decodes(d.Float64() < 0.7)
 		}
 	}
 	switch kind {
-	case "prefill", "mixed", "mixed_skew":
+	case perfio.KindPrefill, perfio.KindMixed, perfio.KindMixedSkew:
 		prefills = d.prefills(1)
-	case "multi":
+	case perfio.KindMulti:
 		prefills = d.prefills(2 + d.IntN(3))
 	}
 	if d.opts.Order == PrefillFirst {
@@ -128,33 +130,4 @@ func mergeGroups(groups []Group) []Group {
 		merged = append(merged, g)
 	}
 	return merged
-}
-
-// batchKind sorts a batch as the shots file does: skewed where the longest
-// decode exceeds the mean by more than a quarter.
-func batchKind(groups []Group) string {
-	var prefills, decodes, sum, longest int
-	for _, g := range groups {
-		if g.NewTokens > 1 {
-			prefills += g.Count
-			continue
-		}
-		decodes += g.Count
-		sum += g.Count * g.KVHistory
-		longest = max(longest, g.KVHistory)
-	}
-	skewed := 4*longest*decodes > 5*sum
-	switch {
-	case prefills > 1:
-		return "multi"
-	case decodes == 0:
-		return "prefill"
-	case prefills == 1 && skewed:
-		return "mixed_skew"
-	case prefills == 1:
-		return "mixed"
-	case skewed:
-		return "decode_skew"
-	}
-	return "decode"
 }

@@ -11,38 +11,19 @@ import (
 	"github.com/layerprof/layerprof/perfio"
 )
 
-// SkewFit is what skew_fit.csv and meta.yaml's skew_fit block say of one tp.
+// SkewFit is the fit of one tp's skew cases: a table of alphas by bucket, and
+// what meta.yaml says of it.
 type SkewFit struct {
-	Axes SkewAxes
-	Rows []perfio.SkewFitRow // in the order of skew_fit.csv
-	// NSamples is the number of cases fitted: those that have an alpha.
-	NSamples int
-	// AlphaDefault is the fit over all of them; this and the errors below are
-	// rounded to 4 decimals.
-	AlphaDefault float64
-	// RelErr are quantiles of |predicted/measured - 1| of t_skew, SignedMean
-	// the mean of predicted/measured - 1.
-	RelErrP50, RelErrP90, RelErrP99 float64
-	SignedMean                      float64
+	// Summary has no Degree and no BucketTable yet: only the bundle knows them.
+	// Its numbers are rounded to 4 decimals. AlphaDefault is fitted on all the
+	// cases; the errors are those of t_skew, |predicted/measured - 1|, and
+	// SignedMean the mean of predicted/measured - 1.
+	Summary perfio.TPFit
+	Rows    []perfio.SkewFitRow // in the order of skew_fit.csv
 }
 
-// SkewAxes are the fit's bins: bin i holds what is above Bins[i] and not above
-// Bins[i+1], and is called Labels[i]. len(Bins) == len(Labels)+1.
-type SkewAxes struct {
-	N, SkewRate, KVBig, KP SkewAxis
-}
-
-// SkewAxis is one axis.
-type SkewAxis struct {
-	Bins   []float64
-	Labels []string
-}
-
-// Equal says whether two fits have the same axes.
-func (a SkewAxes) Equal(b SkewAxes) bool {
-	same := func(x, y SkewAxis) bool { return slices.Equal(x.Bins, y.Bins) && slices.Equal(x.Labels, y.Labels) }
-	return same(a.N, b.N) && same(a.SkewRate, b.SkewRate) && same(a.KVBig, b.KVBig) && same(a.KP, b.KP)
-}
+// skewFitMethod names the fit in meta.yaml.
+const skewFitMethod = "per_bucket_wls_5axis"
 
 const (
 	overflowN  = 1_000_000
@@ -56,10 +37,7 @@ var ErrNoSkewSamples = errors.New("skew.csv: no case has an alpha, nothing to fi
 // squares give for t_skew = t_mean + alpha*(t_max - t_mean).
 func FitSkew(rows []perfio.SkewRow) (*SkewFit, error) {
 	axes := newSkewAxes(rows)
-	type bucket struct {
-		pc                int
-		n, rate, kvb, kpp int
-	}
+	type bucket struct{ pc, n, rate, kvBig, kp int }
 	buckets := make(map[bucket]*leastSquares)
 	var all leastSquares
 	keys := make([]bucket, len(rows))
@@ -67,8 +45,13 @@ func FitSkew(rows []perfio.SkewRow) (*SkewFit, error) {
 		if !row.HasAlpha {
 			continue
 		}
-		key := bucket{row.PC, axes.N.bin(float64(row.N)), axes.SkewRate.bin(min(max(skewRate(row), 0), 1)),
-			axes.KVBig.bin(float64(row.KVBig)), axes.KP.bin(float64(row.KP))}
+		key := bucket{
+			pc:    row.PC,
+			n:     perfio.BinIndex(axes.NBins, float64(row.N)),
+			rate:  perfio.BinIndex(axes.SkewRateBins, min(max(skewRate(row), 0), 1)),
+			kvBig: perfio.BinIndex(axes.KVBigBins, float64(row.KVBig)),
+			kp:    perfio.BinIndex(axes.KPBins, float64(row.KP)),
+		}
 		keys[i] = key
 		if buckets[key] == nil {
 			buckets[key] = &leastSquares{}
@@ -79,11 +62,13 @@ func FitSkew(rows []perfio.SkewRow) (*SkewFit, error) {
 	if all.n == 0 {
 		return nil, ErrNoSkewSamples
 	}
-	fit := &SkewFit{Axes: axes, NSamples: all.n, AlphaDefault: round4(all.alpha())}
+	fit := &SkewFit{Summary: perfio.TPFit{
+		Method: skewFitMethod, Axes: axes, NSamples: all.n, AlphaDefault: round4(all.alpha()), HasAlphaDefault: true,
+	}}
 	for key, sums := range buckets {
 		fit.Rows = append(fit.Rows, perfio.SkewFitRow{
-			PC: key.pc, NLabel: axes.N.Labels[key.n], SkewRateLabel: axes.SkewRate.Labels[key.rate],
-			KVBigLabel: axes.KVBig.Labels[key.kvb], KPLabel: axes.KP.Labels[key.kpp],
+			PC: key.pc, NLabel: axes.NLabels[key.n], SkewRateLabel: axes.SkewRateLabels[key.rate],
+			KVBigLabel: axes.KVBigLabels[key.kvBig], KPLabel: axes.KPLabels[key.kp],
 			Alpha: round4(sums.alpha()), NSamples: sums.n,
 		})
 	}
@@ -98,7 +83,7 @@ func FitSkew(rows []perfio.SkewRow) (*SkewFit, error) {
 		if !row.HasAlpha {
 			continue
 		}
-		predicted := row.TMeanUS + round4(buckets[keys[i]].alpha())*(row.TMaxUS-row.TMeanUS)
+		predicted := row.TMeanUS + float64(round4(buckets[keys[i]].alpha())*(row.TMaxUS-row.TMeanUS))
 		e := (predicted - row.TSkewUS) / row.TSkewUS
 		if math.IsNaN(e) || math.IsInf(e, 0) {
 			return nil, fmt.Errorf("skew.csv: row %d: t_skew_us %v cannot be compared", i+1, row.TSkewUS)
@@ -107,8 +92,10 @@ func FitSkew(rows []perfio.SkewRow) (*SkewFit, error) {
 		errs = append(errs, math.Abs(e))
 	}
 	slices.Sort(errs)
-	fit.RelErrP50, fit.RelErrP90, fit.RelErrP99 = round4(quantile(errs, 0.5)), round4(quantile(errs, 0.9)), round4(quantile(errs, 0.99))
-	fit.SignedMean = round4(sum / float64(len(errs)))
+	fit.Summary.RelErrP50 = round4(quantile(errs, 0.5))
+	fit.Summary.RelErrP90 = round4(quantile(errs, 0.9))
+	fit.Summary.RelErrP99 = round4(quantile(errs, 0.99))
+	fit.Summary.SignedMean = round4(sum / float64(len(errs)))
 	return fit, nil
 }
 
@@ -120,8 +107,9 @@ type leastSquares struct {
 
 func (s *leastSquares) add(row perfio.SkewRow) {
 	dm, ds := row.TMaxUS-row.TMeanUS, row.TSkewUS-row.TMeanUS
-	s.num += dm * ds
-	s.den += dm * dm
+	// The conversions keep the compiler from fusing, which would change digits.
+	s.num += float64(dm * ds)
+	s.den += float64(dm * dm)
 	s.n++
 }
 
@@ -137,7 +125,7 @@ func skewRate(row perfio.SkewRow) float64 {
 }
 
 // newSkewAxes takes the bins from the cases that were measured, fitted or not.
-func newSkewAxes(rows []perfio.SkewRow) SkewAxes {
+func newSkewAxes(rows []perfio.SkewRow) *perfio.BucketAxes {
 	var ns, kps []int
 	largest := 0
 	for _, row := range rows {
@@ -154,43 +142,25 @@ func newSkewAxes(rows []perfio.SkewRow) SkewAxes {
 	if len(edges) == 0 || largest > edges[len(edges)-1] {
 		edges = append(edges, largest)
 	}
-	kp := newSkewAxis("kp", distinct(kps), overflowKV)
-	return SkewAxes{
-		N: newSkewAxis("n", distinct(ns), overflowN),
-		SkewRate: SkewAxis{
-			Bins:   []float64{-0.01, 0.05, 0.15, 0.40, 0.70, 1.01},
-			Labels: []string{"sr<=5%", "sr<=15%", "sr<=40%", "sr<=70%", "sr>70%"},
-		},
-		KVBig: newSkewAxis("kvB", edges, overflowKV),
-		KP: SkewAxis{
-			Bins:   append([]float64{-1}, kp.Bins...),
-			Labels: append([]string{"kp=0"}, kp.Labels...),
-		},
-	}
+	axes := perfio.DefaultBucketAxes() // for the skew rate's, which are fixed
+	axes.NBins, axes.NLabels = skewBins("n", distinct(ns), overflowN)
+	axes.KVBigBins, axes.KVBigLabels = skewBins("kvB", edges, overflowKV)
+	axes.KPBins, axes.KPLabels = skewBins("kp", distinct(kps), overflowKV)
+	axes.KPBins = append([]float64{-1}, axes.KPBins...)
+	axes.KPLabels = append([]string{"kp=0"}, axes.KPLabels...)
+	return axes
 }
 
-// newSkewAxis has a bin up to each edge and one for what is above the last.
-func newSkewAxis(name string, edges []int, overflow float64) SkewAxis {
-	axis := SkewAxis{Bins: []float64{0}}
+// skewBins has a bin up to each edge and one for what is above the last.
+func skewBins(name string, edges []int, overflow float64) (bins []float64, labels []string) {
+	bins = []float64{0}
 	last := 0
 	for _, edge := range edges {
-		axis.Bins = append(axis.Bins, float64(edge))
-		axis.Labels = append(axis.Labels, name+"<="+shortNumber(edge))
+		bins = append(bins, float64(edge))
+		labels = append(labels, name+"<="+shortNumber(edge))
 		last = edge
 	}
-	axis.Bins = append(axis.Bins, overflow)
-	axis.Labels = append(axis.Labels, name+">"+shortNumber(last))
-	return axis
-}
-
-// bin is the first bin that reaches up to v, else the last.
-func (a SkewAxis) bin(v float64) int {
-	for i := range a.Labels {
-		if v <= a.Bins[i+1] {
-			return i
-		}
-	}
-	return len(a.Labels) - 1
+	return append(bins, overflow), append(labels, name+">"+shortNumber(last))
 }
 
 func shortNumber(n int) string {
@@ -212,15 +182,7 @@ func quantile(sorted []float64, q float64) float64 {
 	if i < 0 {
 		return sorted[0]
 	}
-	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
+	return sorted[i] + float64((at-float64(i))*(sorted[i+1]-sorted[i]))
 }
 
-// round4 rounds to 4 decimals as the decimal expansion of v says, which scaling
-// by 10000 does not always.
-func round4(v float64) float64 {
-	rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'f', 4, 64), 64)
-	if err != nil {
-		return v // not a number or infinite: FormatFloat's text always parses
-	}
-	return rounded
-}
+func round4(v float64) float64 { return perfio.RoundDecimals(v, 4) }
