@@ -60,6 +60,7 @@ class Batches:
             "prefill_token_ids": None,
         })
         self.numpy_ids = not self.v2  # V2 stages lists
+        self.token_list = None
         self.serial = 0
         self.previous = set()
 
@@ -89,6 +90,10 @@ class Batches:
         at = int(self.random.integers(0, len(self.blocks) - need + 1))
         offsets = self.random.integers(0, len(self.tokens) - self.max_len, len(requests)).tolist()
         blocks, tokens, template, sizes = self.blocks, self.tokens, self.template, self.block_sizes
+        if not self.numpy_ids:
+            if self.token_list is None:
+                self.token_list = tokens.tolist()
+            tokens = self.token_list
         new_requests, scheduled, total = [], {}, 0
         for (new, history), offset in zip(requests, offsets):
             self.serial += 1
@@ -102,8 +107,6 @@ class Batches:
             # V2 tells a decode by a history as long as the prompt; V1 by nothing.
             known = history if self.v2 and new == 1 and history > 0 else length
             prompt = tokens[offset:offset + known]
-            if not self.numpy_ids:
-                prompt = prompt.tolist()
             arguments = dict(template)
             arguments["req_id"] = name
             arguments["prompt_token_ids"] = prompt

@@ -202,9 +202,11 @@ class Session:
     def check_itself(self):
         """Runs the checks of every shot once and says which of them this engine allows."""
         attention = [s for s in self.plan.sites if s.attention and s.module is not None]
-        checks = {"batch": "not verifiable: no attention module", "routing": "no experts"}
+        checks = {"batch": "not verifiable: no attention module", "routing": "no experts", "logits": "not verifiable: no compute_logits"}
         self.witness = None
         requests = self.probe_requests()
+        if hasattr(self.model, "compute_logits"):
+            checks["logits"] = self.check_finite(requests)
         if attention:
             self.witness = Witness(attention[0].module, getattr(attention[0].module, "layer_name", attention[0].name))
             handle = self.witness.watch(len(requests))
@@ -230,6 +232,29 @@ class Session:
             checks["routing"] = "captured from " + ", ".join(sorted(capture.names)) if self.capturing else "not verifiable: hook calls only"
             self.forge.logits = None
         return checks
+
+    def check_finite(self, requests):
+        """Random contents must not lead to infinities, which may take other paths."""
+        import torch
+
+        compute, seen = self.model.compute_logits, []
+
+        def keep(*args, **kwargs):
+            out = compute(*args, **kwargs)
+            if torch.is_tensor(out):
+                seen.append(bool(torch.isfinite(out).all()))
+            return out
+
+        own = "compute_logits" in self.model.__dict__
+        self.model.compute_logits = keep
+        try:
+            self.batches_.fire(requests)
+        finally:
+            if own:
+                self.model.compute_logits = compute
+            else:
+                del self.model.compute_logits
+        return "not verifiable: never called" if not seen else "finite" if all(seen) else "NOT finite"
 
     def settle_memory(self):
         import gc
