@@ -24,12 +24,9 @@ type Batch struct {
 	ActivatedExperts int
 }
 
-// IsDecode reports whether a request is a decode: one new token over a KV
-// history. One token without a history is a prompt of one token.
-func IsDecode(r perfio.Request) bool { return r.NewTokens == 1 && r.KVHistory > 0 }
-
-// NewBatch works out the coordinates of a step from its requests. Negative
-// numbers count as 0. It allocates nothing and keeps the slice.
+// NewBatch works out the coordinates of a step from its requests. A request
+// with one new token is a decode, one with more a prefill. Negative numbers
+// count as 0. It allocates nothing and keeps the slice.
 func NewBatch(requests []perfio.Request) Batch {
 	b := Batch{Requests: requests}
 	prefills, kvDecode := 0, 0
@@ -37,7 +34,7 @@ func NewBatch(requests []perfio.Request) Batch {
 		tokens, kv := max(r.NewTokens, 0), max(r.KVHistory, 0)
 		b.Tokens += tokens
 		switch {
-		case IsDecode(r):
+		case tokens == 1:
 			if b.NDecode == 0 || kv < b.KVDecodeMin {
 				b.KVDecodeMin = kv
 			}

@@ -14,7 +14,6 @@ type tpBuild struct {
 	table   *tpTable
 	rows    *perfio.TP
 	bundle  *perfio.Bundle
-	fit     *skewFit
 	options *Options
 	jobs    []*fileBuild
 }
@@ -52,7 +51,7 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 		return nil
 	})
 	b.job(wait, "skew_fit.csv", func(f *fileBuild) (err error) {
-		t.alpha, err = newAlphaTable(b.fit, t.degree, b.bundle, f.warn)
+		t.alpha, err = newAlphaTable(b.bundle.Meta, rows, o, f.warn)
 		return err
 	})
 	b.job(wait, "dense.csv", func(f *fileBuild) (err error) {
@@ -69,7 +68,7 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 	})
 	b.job(wait, "moe.csv", func(f *fileBuild) (err error) {
 		if len(rows.MoE) > 0 {
-			t.moe, err = newMoETable(rows.MoE, o, &indexCache{}, f.warn)
+			t.moe, err = newMoETable(rows.MoE, o, f.warn)
 		}
 		return err
 	})

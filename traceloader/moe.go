@@ -11,20 +11,31 @@ import (
 // moeTable is latency over tokens and activated experts: one curve over tokens
 // per measured number of experts.
 type moeTable struct {
-	index   *index
-	experts []int
-	rows    []*curve
-	pairs   []moePair // by the number of expert counts that are at most the query
-	refuse  bool
+	byExperts index
+	experts   []int
+	rows      []*curve  // by experts
+	pairs     []moePair // by the number of expert counts that are at most the query
+	refuse    bool
+
+	// The rows' segments by the place of the query on the distinct tokens of
+	// all rows, which is found once for both rows of a pair. nil where that
+	// would take too much memory.
+	byTokens index
+	segs     []segment
 }
 
 // moePair is the two rows around a query and its place between them.
 type moePair struct {
-	lo, hi *curve
+	lo, hi int // rows
 	x0, w  float64
+	// The rows' first segments.
+	loSegs, hiSegs int
 }
 
-func newMoETable(rows []perfio.MoERow, o *Options, indexes *indexCache, warn func(string, ...any)) (*moeTable, error) {
+// maxMoESegments bounds segs.
+const maxMoESegments = 1 << 18
+
+func newMoETable(rows []perfio.MoERow, o *Options, warn func(string, ...any)) (*moeTable, error) {
 	byExperts := map[int][]point{}
 	for i := range rows {
 		r := &rows[i]
@@ -45,6 +56,7 @@ func newMoETable(rows []perfio.MoERow, o *Options, indexes *indexCache, warn fun
 		m.experts = append(m.experts, e)
 	}
 	slices.Sort(m.experts)
+	indexes := &indexCache{}
 	free := *o
 	free.Refuse = false // the table refuses, not its rows
 	for _, e := range m.experts {
@@ -56,24 +68,53 @@ func newMoETable(rows []perfio.MoERow, o *Options, indexes *indexCache, warn fun
 		}
 		m.rows = append(m.rows, c)
 	}
+	stride := m.pack()
 	n := len(m.experts)
-	m.index = indexes.get(m.experts)
+	m.byExperts = newIndex(m.experts)
 	m.pairs = make([]moePair, n+1)
 	for count := range m.pairs {
-		p := moePair{lo: m.rows[0], hi: m.rows[0], w: 1}
+		p := moePair{w: 1}
 		if count > 0 && n > 1 {
 			hi := min(count, n-1)
 			x0, x1 := m.experts[hi-1], m.experts[hi]
-			p = moePair{m.rows[hi-1], m.rows[hi], float64(x0), float64(x1 - x0)}
+			p = moePair{hi - 1, hi, float64(x0), float64(x1 - x0), (hi - 1) * stride, hi * stride}
 		}
 		m.pairs[count] = p
 	}
 	return m, nil
 }
 
+// pack fills segs and returns the number of segments of a row.
+func (m *moeTable) pack() int {
+	var tokens []int
+	for _, r := range m.rows {
+		tokens = append(tokens, r.xs...)
+	}
+	slices.Sort(tokens)
+	tokens = slices.Compact(tokens)
+	stride := len(tokens) + 1
+	if stride*len(m.rows) > maxMoESegments {
+		return 0
+	}
+	m.byTokens = newIndex(tokens)
+	for _, r := range m.rows {
+		m.segs = append(m.segs, r.segs[0])
+		for _, x := range tokens {
+			m.segs = append(m.segs, r.segs[countAtMost(r.xs, x)])
+		}
+	}
+	return stride
+}
+
 func (m *moeTable) latency(tokens, experts int) int64 {
-	p := &m.pairs[m.index.of(experts)]
-	lo, hi := p.lo.value(tokens), p.hi.value(tokens)
+	p := &m.pairs[m.byExperts.of(experts)]
+	var lo, hi float64
+	if m.segs != nil {
+		at, q := m.byTokens.of(tokens), float64(tokens)
+		lo, hi = m.segs[p.loSegs+at].at(q), m.segs[p.hiSegs+at].at(q)
+	} else {
+		lo, hi = m.rows[p.lo].value(tokens), m.rows[p.hi].value(tokens)
+	}
 	// The same order of operations as a curve: the place, then the blend.
 	return wholeNS(lo + float64(((float64(experts)-p.x0)/p.w)*(hi-lo)))
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/layerprof/layerprof/perfio"
 )
 
 // maxBuckets bounds the memory of one alpha table.
@@ -18,9 +16,8 @@ const maxBuckets = 1 << 24
 // about is looked up when the table is built, and what it found stands in one
 // array.
 type alphaTable struct {
-	fixed  bool    // one alpha for all buckets
-	value  float64 // that alpha
-	status Status  // where it stood
+	fixed bool    // one alpha, a default, for all buckets
+	value float64 // that alpha
 
 	pcs          []int // chunks that buckets have
 	missing      int   // place of all other chunks
@@ -106,46 +103,6 @@ func newRateBins(a bucketAxis) (rateBins, []string) {
 	return b, labels
 }
 
-// newAlphaTable bakes one tp's alphas. Warnings say what was left out.
-func newAlphaTable(fit *skewFit, tp int, b *perfio.Bundle, warn func(string, ...any)) (*alphaTable, error) {
-	if fit == nil || !fit.enabled {
-		return &alphaTable{fixed: true, status: Fallback}, nil
-	}
-	entry := fit.perTP[tp]
-	if entry == nil {
-		return &alphaTable{fixed: true, value: fit.alphaDefault, status: Fallback}, nil
-	}
-	byKey := entry.inline
-	if len(byKey) == 0 && entry.table != "" {
-		rows := fitTable(b, entry.table)
-		if rows == nil {
-			warn("meta.yaml: skew_fit: tp%d: %s is missing, alpha_default %v stands for all buckets", tp, entry.table, entry.alphaDefault)
-		}
-		byKey = make(map[string]float64, len(rows))
-		for i := range rows {
-			byKey[bucketKey(&rows[i])] = rows[i].Alpha
-		}
-	}
-	if len(byKey) == 0 {
-		return &alphaTable{fixed: true, value: entry.alphaDefault, status: Fallback}, nil
-	}
-	axes := entry.axes
-	if axes == nil {
-		axes = fit.axes
-	}
-	if axes == nil {
-		axes = defaultAxes()
-	}
-	return bakeAlphas(byKey, axes, entry.alphaDefault)
-}
-
-func bucketKey(r *perfio.SkewFitRow) string {
-	if r.RawKey != "" {
-		return r.RawKey
-	}
-	return "pc=" + strconv.Itoa(r.PC) + "|" + r.NLabel + "|" + r.SkewRateLabel + "|" + r.KVBigLabel + "|" + r.KPLabel
-}
-
 // keyPC returns the chunk of a bucket key. A key that no chunk makes is never
 // asked for.
 func keyPC(key string) (int, bool) {
@@ -161,7 +118,7 @@ func keyPC(key string) (int, bool) {
 	return pc, err == nil && strconv.Itoa(pc) == digits
 }
 
-func bakeAlphas(byKey map[string]float64, axes *bucketAxes, alphaDefault float64) (*alphaTable, error) {
+func bakeAlphas(byKey map[string]float64, axes bucketAxes, alphaDefault float64) (*alphaTable, error) {
 	a := &alphaTable{}
 	for key := range byKey {
 		if pc, ok := keyPC(key); ok {
@@ -171,7 +128,7 @@ func bakeAlphas(byKey map[string]float64, axes *bucketAxes, alphaDefault float64
 	slices.Sort(a.pcs)
 	a.pcs = slices.Compact(a.pcs)
 	if len(a.pcs) == 0 {
-		return &alphaTable{fixed: true, value: alphaDefault, status: Fallback}, nil
+		return &alphaTable{fixed: true, value: alphaDefault}, nil
 	}
 	var nLabels, rateLabels, kvLabels, kpLabels []string
 	a.n, nLabels = newIntBins(axes.n)
@@ -240,7 +197,7 @@ func skewRate(mean, longest, shortest int) float64 {
 // lookup returns the alpha of a batch and where it stood.
 func (a *alphaTable) lookup(pc, kp, n, mean, longest, shortest int) (float64, Status) {
 	if a.fixed {
-		return a.value, a.status
+		return a.value, Fallback
 	}
 	i := a.bucket(pc, n, skewRate(mean, longest, shortest), longest, kp)
 	if a.found[i] {

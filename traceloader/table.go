@@ -42,14 +42,10 @@ func New(b *perfio.Bundle, o Options) (*Table, error) {
 	if err := t.resolveModel(b); err != nil {
 		return nil, err
 	}
-	fit, err := readSkewFit(b.Meta)
-	if err != nil {
-		return nil, err
-	}
 	builds := make([]*tpBuild, len(b.TPs))
 	var wait sync.WaitGroup
 	for i := range b.TPs {
-		builds[i] = &tpBuild{table: &t.tps[i], rows: &b.TPs[i], bundle: b, fit: fit, options: &t.options}
+		builds[i] = &tpBuild{table: &t.tps[i], rows: &b.TPs[i], bundle: b, options: &t.options}
 		builds[i].start(&wait)
 	}
 	wait.Wait()
