@@ -131,11 +131,17 @@ func yamlSyntax(file string, err error) *ParseError {
 }
 
 func yamlProblem(file string, n *yaml.Node, field, found, expected string) *ParseError {
+	if n == nil {
+		return &ParseError{File: file, Field: field, Err: &MismatchError{found, expected}}
+	}
 	return &ParseError{File: file, Line: n.Line, Column: n.Column, Field: field, Err: &MismatchError{found, expected}}
 }
 
 // describe names a node in messages.
 func describe(n *yaml.Node) string {
+	if n == nil {
+		return "no value"
+	}
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
