@@ -1,6 +1,10 @@
 package profile
 
-import "slices"
+import (
+	"slices"
+	"strings"
+	"unicode"
+)
 
 // The grids up to which the lean plans were studied; beyond them, lists are
 // doubled on to the engine's limits.
@@ -67,4 +71,24 @@ func (p planner) leanSkew() []Shot {
 		}
 	}
 	return shots
+}
+
+// KernelOf is the kernel family that an engine's attention backend runs, ""
+// where it is not one that a lean plan is made for.
+func KernelOf(backend string) Kernel {
+	name := strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, backend)
+	for _, prefix := range []string{"flashattention", "flashattn", "fa"} {
+		switch rest, ok := strings.CutPrefix(name, prefix); {
+		case ok && strings.HasPrefix(rest, "3"):
+			return FlashAttention3
+		case ok && strings.HasPrefix(rest, "2"):
+			return FlashAttention2
+		}
+	}
+	return ""
 }

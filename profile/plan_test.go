@@ -235,3 +235,15 @@ func TestRandomBatches(t *testing.T) {
 		t.Error("another seed gives the same batches")
 	}
 }
+
+func TestKernelOf(t *testing.T) {
+	for backend, want := range map[string]Kernel{
+		"FlashAttention 3": FlashAttention3, "FLASH_ATTN_3": FlashAttention3, "fa3": FlashAttention3, "flash-attention-3": FlashAttention3,
+		"FlashAttention 2": FlashAttention2, "flash-attention-2": FlashAttention2,
+		"FLASH_ATTN": "", "FLASHINFER": "", "tiles": "", "": "",
+	} {
+		if got := KernelOf(backend); got != want {
+			t.Errorf("KernelOf(%q) = %q, expected %q", backend, got, want)
+		}
+	}
+}

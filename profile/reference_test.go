@@ -1,13 +1,17 @@
 package profile
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
 
 	"github.com/layerprof/layerprof/perfio"
 )
@@ -153,5 +157,61 @@ func checkCases(t *testing.T, name string, rows, planned []SkewCase, all, sorted
 			t.Fatalf("%s: case %d, %+v, stands at %d in the plan (found %v)", name, i, row, at, ok)
 		}
 		delete(index, row)
+	}
+}
+
+// The block is meta.yaml's, to the byte.
+func TestFitBlockIsTheReferences(t *testing.T) {
+	for _, name := range []string{llamaBundle, qwenBundle} {
+		b := openReference(t, name)
+		var fits []perfio.TPFit
+		for _, tp := range b.TPs {
+			fit, err := FitSkew(tp.Skew)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fit.Summary.Degree = tp.Degree
+			fit.Summary.BucketTable = fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile)
+			fits = append(fits, fit.Summary)
+		}
+		node, err := SkewFitNode(fits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(referenceDir(t, name), perfio.MetaFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		encoder := yaml.NewEncoder(&got)
+		encoder.SetIndent(2)
+		if err := encoder.Encode(map[string]*yaml.Node{"skew_fit": node}); err != nil {
+			t.Fatal(err)
+		}
+		_, want, _ := strings.Cut(string(text), "\nskew_fit:")
+		if diff := cmp.Diff("skew_fit:"+want, got.String()); diff != "" {
+			t.Errorf("%s: block (-reference +fitted):\n%s", name, diff)
+		}
+	}
+}
+
+func TestFitBlockAxes(t *testing.T) {
+	one := perfio.TPFit{Degree: 1, Axes: perfio.DefaultBucketAxes()}
+	two := perfio.TPFit{Degree: 2, Axes: perfio.DefaultBucketAxes()}
+	two.Axes.NBins = append(two.Axes.NBins, 2e6)
+	node, err := SkewFitNode([]perfio.TPFit{one, two})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var block fitBlock
+	if err := node.Decode(&block); err != nil {
+		t.Fatal(err)
+	}
+	if block.Axes != nil || block.PerTP[1].Axes == nil || len(block.PerTP[2].Axes.NBins) != 10 {
+		t.Errorf("differing axes: %+v", block)
+	}
+	none, err := SkewFitNode(nil)
+	if err != nil || none.Content[1].Value != "false" || len(none.Content) != 2 {
+		t.Errorf("without a fit: %+v, %v", none, err)
 	}
 }
