@@ -158,7 +158,7 @@ class Engine:
             "flush_l2": bool(request.get("flush_l2")), "layers": request.get("layers"),
             "seed": int(request.get("seed") or 0),
         }
-        # A misdirected test hook, used by the tests of hanging workers.
+        # For the tests of a hanging engine.
         if os.environ.get("LAYERPROF_TEST_HANG_S"):
             time.sleep(float(os.environ["LAYERPROF_TEST_HANG_S"]))
         seconds = {}

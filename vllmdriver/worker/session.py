@@ -220,6 +220,13 @@ class Session:
             else:
                 checks["batch"] = f"not verifiable: {self.witness.seen}"
                 self.witness = None
+        try:
+            left = self.batches_.finish()
+            checks["released"] = "all requests" if left == 0 else f"{left} requests stay"
+        except Exception as e:
+            if is_lost_device(e):
+                raise
+            checks["released"] = f"not verifiable: {type(e).__name__}: {e}"
         self.capturing = False
         if self.num_experts and self.forge.gates:
             tokens = sum(n for n, _ in requests)
