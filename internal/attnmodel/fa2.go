@@ -1,0 +1,276 @@
+package attnmodel
+
+import "math"
+
+// FA2Kernel numbers the kernels of FlashAttention-2 over a paged cache.
+type FA2Kernel int
+
+// The kernels: a tile is 64 query tokens of one head; in a batch of decodes
+// alone the query heads that share a key head make one tile, and few tiles are
+// split along the keys.
+const (
+	FA2Decode FA2Kernel = iota
+	FA2DecodeSplit
+	FA2Mixed
+	fa2Kernels
+)
+
+// FA2Class are the constants of one kernel.
+type FA2Class struct {
+	F0  float64 `json:"f0_us"`  // launch
+	Tau float64 `json:"tau_us"` // one key block of 128
+	C   float64 `json:"c"`      // start and end of a prefill tile, blocks
+	Cd  float64 `json:"cd"`     // start and end of a decode tile, blocks
+	E   float64 `json:"e"`      // a tile without work, blocks
+	Phi float64 `json:"phi"`    // share of a block that a partial one saves
+	BW  float64 `json:"bw_tbps"`
+	P   float64 `json:"p"` // how sharply memory takes over
+	L2  float64 `json:"l2_mb"`
+	G2  float64 `json:"g2"` // cost of a byte that comes from L2
+	S   float64 `json:"s"`  // how sharply L2 overflows
+	// Share is how well heads that run side by side share what they read: a
+	// power of the share that they would have to read in lockstep.
+	Share float64 `json:"share"`
+}
+
+// FA2Params are the constants of all kernels.
+type FA2Params [fa2Kernels]FA2Class
+
+// FA2Defaults is where a fit starts.
+func FA2Defaults() FA2Params {
+	return FA2Params{
+		{F0: 6, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
+		{F0: 8, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
+		{F0: 5, Tau: 2.7, C: 1, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 3, L2: 80, G2: 0.3, S: 3, Share: 1.5},
+	}
+}
+
+// FA2 predicts attention times under FlashAttention-2.
+type FA2 struct {
+	Geometry Geometry
+	Params   FA2Params
+	soft     [fa2Kernels]softMax
+}
+
+// NewFA2 bakes what does not depend on the batch.
+func NewFA2(g Geometry, p FA2Params) *FA2 {
+	m := &FA2{Geometry: g, Params: p}
+	for i := range p {
+		m.soft[i].bake(p[i].P)
+	}
+	return m
+}
+
+// TimeUS is the attention layer's time for a batch in executed order. An empty
+// batch takes 0.
+func (m *FA2) TimeUS(runs []Run) float64 {
+	sh := m.Geometry.fa2Shape(runs)
+	if sh.requests == 0 {
+		return 0
+	}
+	sc := scratchPool.Get().(*scratch)
+	c := &m.Params[sh.kernel]
+	m.Geometry.fa2Schedule(runs, &sh, c, sc)
+	t := sh.timeUS(c, &m.soft[sh.kernel], sc.makespan, &sc.demand)
+	scratchPool.Put(sc)
+	return t
+}
+
+// Kernel says which kernel the batch runs.
+func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).kernel }
+
+type fa2Shape struct {
+	kernel   FA2Kernel
+	tiles    int // of 64 query tokens, of the longest chunk
+	perHead  int // tiles with work of one head
+	splits   int
+	requests int
+	tokens   int
+	sumK     float64
+	heads    float64
+	kvHeads  float64
+	share    float64 // of the reads of heads that run at the same time, those that reach memory
+}
+
+func (g Geometry) fa2Shape(runs []Run) fa2Shape {
+	sh := fa2Shape{heads: float64(g.QueryHeads), kvHeads: float64(g.KVHeads), splits: 1}
+	maxQ, maxK := 0, 0
+	for _, r := range runs {
+		k := r.New + r.History
+		maxQ, maxK = max(maxQ, r.New), max(maxK, k)
+		sh.tokens += r.New * r.Count
+		sh.requests += r.Count
+		sh.sumK += float64(k) * float64(r.Count)
+	}
+	sh.tiles = ceilDiv(maxQ, 64)
+	if maxQ > 1 {
+		sh.kernel = FA2Mixed
+		// Heads of one group that run side by side read the same keys.
+		for _, r := range runs {
+			sh.perHead += r.Count * ceilDiv(r.New, 64)
+		}
+		side := min(max(1, float64(g.SMs)/float64(sh.perHead)), sh.heads)
+		sh.share = ((side-1)/float64(g.Group()) + 1) / side
+		return sh
+	}
+	sh.share = 1
+	sh.splits = g.fa2Splits(sh.requests, maxK)
+	if sh.splits > 1 {
+		sh.kernel = FA2DecodeSplit
+	}
+	return sh
+}
+
+// fa2Splits is the kernel's number of splits of a batch of decodes: it counts
+// on two tiles a multiprocessor.
+func (g Geometry) fa2Splits(requests, maxK int) int {
+	tiles, slots := float64(requests*g.KVHeads), float64(2*g.SMs)
+	if tiles >= 0.8*slots {
+		return 1
+	}
+	blocks := ceilDiv(maxK, 128)
+	limit := min(128, 2*g.SMs, blocks)
+	eligible := func(s int) bool { return s == 1 || ceilDiv(blocks, s) != ceilDiv(blocks, s-1) }
+	fill := func(s int) float64 {
+		w := tiles * float64(s) / slots
+		return w / math.Ceil(w)
+	}
+	best := 0.0
+	for s := 1; s <= limit; s++ {
+		if eligible(s) {
+			best = max(best, fill(s))
+		}
+	}
+	for s := 1; s <= limit; s++ {
+		if eligible(s) && fill(s) >= 0.85*best {
+			return s
+		}
+	}
+	return 1
+}
+
+// blocks is the work of a tile that sees k keys, in key blocks.
+func (c *FA2Class) blocks(k int) float64 {
+	x := float64(k) * (1.0 / 128)
+	return (1-c.Phi)*math.Ceil(x) + c.Phi*x
+}
+
+// fa2Schedule places all tiles and leaves the makespan, in key blocks, and the
+// demand on memory in sc.
+func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
+	sc.levels.reset(g.SMs)
+	sc.spans = sc.spans[:0]
+	if sh.kernel == FA2Mixed {
+		g.fa2Heads(runs, sh, c, sc)
+	} else {
+		for _, r := range runs {
+			k := r.New + r.History
+			nb := ceilDiv(k, 128)
+			if sh.splits == 1 {
+				b := c.blocks(k)
+				sc.levels.place(r.Count*g.KVHeads, b+c.Cd, float64(k)/128/(b+c.Cd), &sc.spans)
+				continue
+			}
+			per := ceilDiv(nb, sh.splits)
+			full := (nb - 1) / per
+			last := float64(nb-full*per) - c.Phi*(float64(nb)-float64(k)/128)
+			rest := sh.splits - full - 1
+			cost, lastCost := float64(per)+c.Cd, last+c.Cd
+			for range r.Count * g.KVHeads {
+				if full > 0 {
+					sc.levels.place(full, cost, float64(per)/cost, &sc.spans)
+				}
+				sc.levels.place(1, lastCost, last/lastCost, &sc.spans)
+				if rest > 0 {
+					sc.levels.place(rest, c.E, 0, nil)
+				}
+			}
+		}
+	}
+	sc.makespan = sc.levels.last
+	demand(sc.spans, sc.makespan, &sc.demand)
+}
+
+// fa2Heads places the tiles of a batch with chunks: head by head, request by
+// request, first query tokens first. Where the heads make many waves, those in
+// the middle are taken as even work.
+func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
+	exact := max(2, ceilDiv(3*g.SMs, sh.perHead))
+	if 2*exact+1 >= g.QueryHeads {
+		for range g.QueryHeads {
+			g.fa2Head(runs, sh, c, sc)
+		}
+		return
+	}
+	for range exact {
+		g.fa2Head(runs, sh, c, sc)
+	}
+	work, mem := 0.0, 0.0
+	for _, r := range runs {
+		n := float64(r.Count)
+		m := ceilDiv(r.New, 64)
+		if r.New == 1 {
+			work += n * (c.blocks(r.History+1) + c.Cd)
+			mem += n * float64(r.History+1) / 128
+		} else {
+			for j := range m {
+				k := min(r.New, 64*(j+1)) + r.History
+				work += n * (c.blocks(k) + c.C)
+				mem += n * float64(k) / 128 / float64(m)
+			}
+		}
+		work += n * float64(sh.tiles-m) * c.E
+	}
+	skipped := float64(g.QueryHeads - 2*exact)
+	d := skipped * work / float64(g.SMs)
+	if n := len(sc.levels.buf); n > sc.levels.head {
+		at := sc.levels.buf[sc.levels.head].at
+		sc.spans = append(sc.spans, span{at, at + d, skipped * mem / d})
+	}
+	sc.levels.shift(d)
+	// The tiles of the last heads before the gap end after it: their spans
+	// overlap it a little, which the average over bins does not notice.
+	for range exact {
+		g.fa2Head(runs, sh, c, sc)
+	}
+}
+
+func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
+	for _, r := range runs {
+		if r.New == 1 {
+			k := r.History + 1
+			cost := c.blocks(k) + c.Cd
+			sc.levels.place(r.Count, cost, float64(k)/128/cost, &sc.spans)
+			if sh.tiles > 1 {
+				sc.levels.fill(r.Count*(sh.tiles-1), c.E)
+			}
+			continue
+		}
+		m := ceilDiv(r.New, 64)
+		for range r.Count {
+			for j := range m {
+				k := min(r.New, 64*(j+1)) + r.History
+				cost := c.blocks(k) + c.C
+				sc.levels.place(1, cost, float64(k)/128/(cost*float64(m)), &sc.spans)
+			}
+			if sh.tiles > m {
+				sc.levels.fill(sh.tiles-m, c.E)
+			}
+		}
+	}
+}
+
+// timeUS turns a schedule in key blocks into time.
+func (sh *fa2Shape) timeUS(c *FA2Class, soft *softMax, makespan float64, dem *[demandBins]float64) float64 {
+	bytes := 512 * sh.sumK
+	if sh.kernel != FA2Mixed {
+		bytes *= sh.kvHeads
+	}
+	g := c.G2 + (math.Pow(sh.share, c.Share)-c.G2)/(1+math.Pow(c.L2*1e6/bytes, c.S))
+	x := g * 65536 / (c.BW * 1e6 * c.Tau)
+	sum := 0.0
+	for _, d := range dem {
+		sum += soft.at(d * x)
+	}
+	return c.F0 + c.Tau*makespan/demandBins*sum
+}

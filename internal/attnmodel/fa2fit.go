@@ -1,0 +1,111 @@
+package attnmodel
+
+import "math"
+
+// FitFA2 fits each kernel's constants to the samples that run it, as FitFA3
+// does.
+func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
+	if !g.Valid() {
+		return start
+	}
+	var of [fa2Kernels][]fa2Fitted
+	for _, s := range samples {
+		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
+			continue
+		}
+		f := fa2Fitted{runs: s.Runs, shape: g.fa2Shape(s.Runs), logUS: math.Log(s.TimeUS), weight: s.Weight}
+		if f.weight == 0 {
+			f.weight = 1
+		}
+		of[f.shape.kernel] = append(of[f.shape.kernel], f)
+	}
+	out := start
+	parallel(2, int(fa2Kernels), func(i int) {
+		k := int(fa2Kernels) - 1 - i
+		if len(of[k]) > 0 {
+			out[k] = fitFA2Class(g, spread(of[k], fitRows), start[k])
+		}
+	})
+	return out
+}
+
+type fa2Fitted struct {
+	runs   []Run
+	shape  fa2Shape
+	logUS  float64
+	weight float64
+}
+
+func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
+	const scheduled = 5 // the first so many change the schedule
+	fields := func(c *FA2Class) []*float64 {
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Share}
+	}
+	var start []float64
+	for _, f := range fields(&c) {
+		start = append(start, math.Log(*f))
+	}
+	k := len(start)
+	class := func(x []float64) FA2Class {
+		var c FA2Class
+		for i, f := range fields(&c) {
+			*f = math.Exp(x[i])
+		}
+		return c
+	}
+	plans, trial := make([]fa3Plan, len(rows)), make([]fa3Plan, len(rows))
+	schedule := func(c FA2Class, into []fa3Plan) {
+		sc := scratchPool.Get().(*scratch)
+		for i := range rows {
+			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
+			into[i] = fa3Plan{sc.makespan, sc.demand}
+		}
+		scratchPool.Put(sc)
+	}
+	var soft softMax
+	evaluate := func(x []float64, plans []fa3Plan, r []float64) {
+		c := class(x)
+		soft.bake(c.P)
+		for i := range rows {
+			r[i] = math.Log(rows[i].shape.timeUS(&c, &soft, plans[i].makespan, &plans[i].demand)) - rows[i].logUS
+		}
+	}
+	moved := make([]float64, len(rows))
+	p := problem{
+		scale: fitScale, steps: 12,
+		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
+		weights: make([]float64, len(rows)),
+		residuals: func(x, r []float64) {
+			schedule(class(x), trial)
+			evaluate(x, trial, r)
+		},
+		jacobian: func(x, r, jac []float64) {
+			schedule(class(x), plans)
+			evaluate(x, plans, r)
+			for a := range k {
+				const h = 0.01
+				was := x[a]
+				x[a] += h
+				if a < scheduled-1 {
+					schedule(class(x), trial)
+					evaluate(x, trial, moved)
+				} else {
+					evaluate(x, plans, moved)
+				}
+				x[a] = was
+				for i := range rows {
+					jac[i*k+a] = (moved[i] - r[i]) / h
+				}
+			}
+		},
+	}
+	for i := range rows {
+		p.weights[i] = rows[i].weight
+	}
+	for a := range k {
+		p.pull[a] = fitPull
+		p.lo[a], p.hi[a] = start[a]-2.5, start[a]+2.5
+	}
+	p.hi[3] = math.Log(0.95) // phi
+	return class(p.solve(start, len(rows)))
+}

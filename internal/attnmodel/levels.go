@@ -1,0 +1,130 @@
+package attnmodel
+
+import "math"
+
+// levels is the state of a list schedule: how many multiprocessors become free
+// at which time, ascending. Multiprocessors that are free at the same time are
+// one entry, so that equal tiles are placed together.
+type levels struct {
+	buf  []level
+	head int
+	last float64 // the latest time at which any tile ends
+}
+
+type level struct {
+	at    float64
+	count int
+}
+
+// reset frees all n multiprocessors at time 0.
+func (l *levels) reset(n int) {
+	l.buf = append(l.buf[:0], level{0, n})
+	l.head, l.last = 0, 0
+}
+
+// place runs n tiles of the given cost, each on the multiprocessor that is free
+// first. If spans is not nil, each placement is appended to it with the given
+// weight a tile.
+func (l *levels) place(n int, cost, weight float64, spans *[]span) {
+	for n > 0 {
+		first := &l.buf[l.head]
+		take := min(first.count, n)
+		start := first.at
+		end := start + cost
+		if spans != nil && weight > 0 {
+			*spans = append(*spans, span{start, end, weight * float64(take)})
+		}
+		if take < first.count {
+			first.count -= take
+		} else {
+			l.head++
+		}
+		l.insert(end, take)
+		n -= take
+	}
+}
+
+func (l *levels) insert(at float64, count int) {
+	if at > l.last {
+		l.last = at
+	}
+	if l.head >= 512 && l.head*2 >= len(l.buf) {
+		n := copy(l.buf, l.buf[l.head:])
+		l.buf, l.head = l.buf[:n], 0
+	}
+	i := len(l.buf)
+	for i > l.head && l.buf[i-1].at > at {
+		i--
+	}
+	if i > l.head && l.buf[i-1].at == at {
+		l.buf[i-1].count += count
+		return
+	}
+	l.buf = append(l.buf, level{})
+	copy(l.buf[i+1:], l.buf[i:])
+	l.buf[i] = level{at, count}
+}
+
+// shift adds d to every time.
+func (l *levels) shift(d float64) {
+	for i := l.head; i < len(l.buf); i++ {
+		l.buf[i].at += d
+	}
+	l.last += d
+}
+
+// span is a group of tiles that run from start to end.
+type span struct{ start, end, weight float64 }
+
+// demandBins is the number of equal parts of a schedule over which the demand
+// on memory is averaged.
+const demandBins = 96
+
+// demand averages the spans' weight over equal parts of [0, makespan].
+func demand(spans []span, makespan float64, out *[demandBins]float64) {
+	var step [demandBins + 1]float64
+	*out = [demandBins]float64{}
+	if makespan <= 0 {
+		return
+	}
+	scale := demandBins / makespan
+	for _, s := range spans {
+		x0, x1 := s.start*scale, s.end*scale
+		b0, b1 := min(int(x0), demandBins-1), min(int(x1), demandBins-1)
+		if b0 == b1 {
+			out[b0] += s.weight * (x1 - x0)
+			continue
+		}
+		out[b0] += s.weight * (float64(b0+1) - x0)
+		out[b1] += s.weight * (x1 - float64(b1))
+		step[b0+1] += s.weight
+		step[b1] -= s.weight
+	}
+	run := 0.0
+	for i := range out {
+		run += step[i]
+		out[i] += run
+	}
+}
+
+// fill runs n tiles of a small cost: rather than one by one, it raises the
+// earliest times as far as their work reaches.
+func (l *levels) fill(n int, cost float64) {
+	work := float64(n) * cost
+	for work > 0 {
+		first := &l.buf[l.head]
+		room := math.Inf(1)
+		if l.head+1 < len(l.buf) {
+			room = l.buf[l.head+1].at - first.at
+		}
+		if need := room * float64(first.count); need < work {
+			work -= need
+			l.buf[l.head+1].count += first.count
+			l.head++
+			continue
+		}
+		first.at += work / float64(first.count)
+		l.last = max(l.last, first.at)
+		return
+	}
+}
