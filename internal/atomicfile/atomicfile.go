@@ -1,0 +1,90 @@
+// Package atomicfile replaces a file as a whole or not at all.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Note: renameio does not build on Windows and does not fsync the folder, which
+// is what makes the rename itself survive a power cut.
+
+// Write has write fill a temporary sibling of path and puts it in path's place:
+// fsync, rename, fsync of the folder. On any error, write's included, path is
+// as it was (but for an error of the folder's fsync, after which path is the
+// new file) and the sibling is gone. Permissions are those of a new file.
+func Write(path string, write func(io.Writer) error) error {
+	return system.write(path, write)
+}
+
+// file is what an *os.File is used for here.
+type file interface {
+	io.WriteCloser
+	Sync() error
+	Name() string
+}
+
+// operations are the system's, so that tests can make each of them fail.
+type operations struct {
+	create  func(path string) (file, error)
+	rename  func(from, to string) error
+	remove  func(path string) error
+	syncDir func(dir string) error
+}
+
+var system = operations{create: create, rename: os.Rename, remove: os.Remove, syncDir: syncDir}
+
+func (o operations) write(path string, write func(io.Writer) error) error {
+	f, err := o.create(path)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = o.rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, o.remove(f.Name())))
+	}
+	if err := o.syncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// create opens a new sibling. os.CreateTemp would make it private (0600).
+func create(path string) (file, error) {
+	dir, base := filepath.Split(path)
+	for i := 0; ; i++ {
+		name := filepath.Join(dir, "."+base+"."+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(i)+".tmp")
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrExist) || i == 1000 {
+			return nil, err
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	// Some file systems and Windows cannot sync a folder; then the rename is as
+	// durable as they make it.
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
+}

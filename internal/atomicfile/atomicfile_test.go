@@ -1,0 +1,108 @@
+package atomicfile
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWriteReplaces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.csv")
+	for _, text := range []string{"old", "a longer new one"} {
+		if err := Write(path, func(w io.Writer) error { _, err := io.WriteString(w, text); return err }); err != nil {
+			t.Fatal(err)
+		}
+		wantOnly(t, path, text)
+	}
+}
+
+// failingFile fails in one of its methods.
+type failingFile struct {
+	file
+	step string
+	err  error
+}
+
+func (f failingFile) Write(b []byte) (int, error) {
+	if f.step == "write" { // a full disk takes a part
+		n, _ := f.file.Write(b[:len(b)/2])
+		return n, f.err
+	}
+	return f.file.Write(b)
+}
+
+func (f failingFile) Sync() error {
+	if f.step == "sync" {
+		return f.err
+	}
+	return f.file.Sync()
+}
+
+func (f failingFile) Close() error {
+	err := f.file.Close()
+	if f.step == "close" {
+		return f.err
+	}
+	return err
+}
+
+func TestWriteFailsWhole(t *testing.T) {
+	failure := errors.New("no space left on device")
+	for _, step := range []string{"create", "write", "sync", "close", "rename", "callback"} {
+		t.Run(step, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x.csv")
+			if err := os.WriteFile(path, []byte("old"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			o := system
+			o.create = func(path string) (file, error) {
+				if step == "create" {
+					return nil, failure
+				}
+				f, err := create(path)
+				return failingFile{f, step, failure}, err
+			}
+			if step == "rename" {
+				o.rename = func(string, string) error { return failure }
+			}
+			err := o.write(path, func(w io.Writer) error {
+				if _, err := io.WriteString(w, "something new"); err != nil {
+					return err
+				}
+				if step == "callback" {
+					return failure
+				}
+				return nil
+			})
+			if !errors.Is(err, failure) {
+				t.Errorf("error %v, want the failure", err)
+			}
+			wantOnly(t, path, "old")
+		})
+	}
+}
+
+func TestFolderSyncErrorIsTold(t *testing.T) {
+	failure := errors.New("input/output error")
+	path := filepath.Join(t.TempDir(), "x.csv")
+	o := system
+	o.syncDir = func(string) error { return failure }
+	if err := o.write(path, func(w io.Writer) error { return nil }); !errors.Is(err, failure) {
+		t.Errorf("error %v, want the failure", err)
+	}
+}
+
+// wantOnly checks the file's text and that nothing stands beside it.
+func wantOnly(t *testing.T, path, text string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != text {
+		t.Errorf("file holds %q, %v; want %q", got, err, text)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("folder holds %v, %v; want the file alone", entries, err)
+	}
+}
