@@ -41,6 +41,11 @@ const (
 // CategoryOrder lists the categories in plan order.
 var CategoryOrder = []Category{Dense, PerSequence, Attention, MoE, Skew, Batches, Validation}
 
+// Shares says whether shots of the category may share one measurement with
+// another category's. Validation must not: what it judges would then have been
+// made of the very same samples.
+func (c Category) Shares() bool { return c != Validation }
+
 // PlanOptions say what to measure. The zero value is the full plan at tp1 in
 // the engine's order.
 type PlanOptions struct {
@@ -60,7 +65,7 @@ type PlanOptions struct {
 	Only          []Category // nil: all
 
 	// ShareRepeats has shots of equal shape measured once in a tp, for all the
-	// categories that hold them.
+	// categories that hold them, but for those that do not share (see Shares).
 	ShareRepeats bool
 	// RandomBatches is how many random batches are measured for batches.jsonl;
 	// 0: 160 in a lean plan for FlashAttention3, else none. Negative: none.

@@ -20,7 +20,7 @@ type CategorySummary struct {
 	TP       int      `json:"tp"`
 	Category Category `json:"category"`
 	Shots    int      `json:"shots"`
-	// UniqueShots are those whose shape no earlier shot of the tp has.
+	// UniqueShots are those that no earlier shot of the tp measures too.
 	UniqueShots int      `json:"unique_shots"`
 	Cases       int      `json:"cases,omitempty"`
 	Layers      []string `json:"layers,omitempty"`
@@ -39,7 +39,11 @@ func (p *Plan) Summarize(pace float64) Summary {
 		for _, c := range tp.Categories {
 			s := CategorySummary{TP: tp.TP, Category: c.Category, Shots: len(c.Shots), Cases: len(c.Cases), Layers: c.Layers}
 			for _, shot := range c.Shots {
-				if shape := shot.Shape(); !seen[shape] {
+				shape := shot.Shape()
+				if !c.Category.Shares() {
+					shape = string(c.Category) + " " + shape
+				}
+				if !seen[shape] {
 					seen[shape] = true
 					s.UniqueShots++
 				}

@@ -50,9 +50,9 @@ type sweepFlags struct {
 	Warmup     int
 	Iterations int
 
-	// shareRepeatsGiven tells a flag that was set from its default, which is
-	// the driver's to decide.
-	shareRepeatsGiven func() bool
+	// given tells a flag that was set, by the command line or the config file,
+	// from its default.
+	given func(flag string) bool
 }
 
 // addSweepFlags defines the flags on cmd.
@@ -99,7 +99,7 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.IntVar(&f.Blocks, "blocks", 2, "decoder blocks to boot, 1 or 2; the last one's layers count")
 	flags.IntVar(&f.Warmup, "warmup", 1, "runs of a shot before the timed ones")
 	flags.IntVar(&f.Iterations, "iterations", 3, "timed runs of a shot")
-	f.shareRepeatsGiven = func() bool { return flags.Changed("share-repeats") }
+	f.given = flags.Changed
 	return f
 }
 
@@ -113,7 +113,7 @@ func (f *sweepFlags) planOptions(shareRepeats bool) (profile.PlanOptions, error)
 		SkipSkew: f.SkipSkew, ShareRepeats: shareRepeats,
 		RandomBatches: f.RandomBatches, ValidationBatches: f.Validation, Seed: f.Seed,
 	}
-	if f.shareRepeatsGiven() {
+	if f.given("share-repeats") {
 		opts.ShareRepeats = f.ShareRepeats
 	}
 	for _, name := range f.Only {
@@ -133,20 +133,24 @@ func (f *sweepFlags) planOptions(shareRepeats bool) (profile.PlanOptions, error)
 			return opts, usageErrorf("%s: found 0", given.flag)
 		}
 	}
+	for _, least := range []struct {
+		flag         string
+		value, least int
+	}{
+		{"max-num-batched-tokens", f.MaxNumBatchedTokens, 1}, {"max-num-seqs", f.MaxNumSeqs, 1},
+		{"max-model-len", f.MaxModelLen, 0}, {"kv-blocks", f.KVBlocks, 0}, {"block-size", f.BlockSize, 1},
+		{"iterations", f.Iterations, 1}, {"warmup", f.Warmup, 0}, {"blocks", f.Blocks, 1},
+	} {
+		if least.value < least.least {
+			return opts, usageErrorf("%s: found %d, expected at least %d", least.flag, least.value, least.least)
+		}
+	}
+	if f.Blocks > 2 {
+		return opts, usageErrorf("blocks: found %d, expected 1 or 2", f.Blocks)
+	}
 	opts, err := opts.Filled()
 	if err != nil {
 		return opts, &exitError{Status: exitUsage, Err: err}
 	}
 	return opts, nil
-}
-
-// limits are the engine's as far as flags say them.
-func (f *sweepFlags) limits() profile.Limits {
-	return profile.Limits{
-		MaxNumBatchedTokens: f.MaxNumBatchedTokens,
-		MaxNumSeqs:          f.MaxNumSeqs,
-		MaxModelLen:         f.MaxModelLen,
-		CacheTokens:         f.KVBlocks * f.BlockSize,
-		BlockSize:           f.BlockSize,
-	}
 }

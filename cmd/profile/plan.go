@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -16,26 +18,76 @@ func newPlanCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what would be measured, without measuring",
-		Args:  cobra.NoArgs,
+		Long: `Say what would be measured: shots by category, how many of them differ, and how
+long it takes. No engine is needed: limits come from flags, or from the driver
+that --driver names.
+
+--shots prints the shots themselves as JSON lines. Lines can be edited, added
+or taken out; --plan-file gives the file back to plan, run and resume.`,
+		Args: cobra.NoArgs,
 	}
 	f := addSweepFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print the counts as JSON")
+	shots := cmd.Flags().Bool("shots", false, "print the shots as JSON lines")
+	cmd.MarkFlagsMutuallyExclusive("json", "shots")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		opts, err := f.planOptions(true)
+		plan, pace, err := makePlan(cmd.Context(), f)
 		if err != nil {
 			return err
 		}
-		plan, err := profile.NewPlan(f.limits(), nil, opts)
-		if err != nil {
-			return &exitError{Status: exitUsage, Err: err}
+		if *shots {
+			_, err := plan.WriteTo(a.stdout)
+			return err
 		}
-		summary := plan.Summarize(0)
+		summary := plan.Summarize(pace)
 		if *asJSON {
 			return json.NewEncoder(a.stdout).Encode(summary)
 		}
 		return printSummary(a.stdout, summary)
 	}
 	return cmd
+}
+
+// makePlan plans under the flags' limits or the named driver's.
+func makePlan(ctx context.Context, f *sweepFlags) (plan *profile.Plan, pace float64, err error) {
+	if f.Driver == "" {
+		s, err := loadSweep(ctx, f, true)
+		if err != nil {
+			return nil, 0, err
+		}
+		plan, err = s.plan(s.limits(), f.Kernel)
+		return plan, 0, err
+	}
+	driver, err := openDriver(f)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	description, err := driver.Describe(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	s, err := loadSweep(ctx, f, description.ShareRepeats)
+	if err != nil {
+		return nil, 0, err
+	}
+	if s.Model == nil {
+		return nil, 0, usageErrorf("model: a driver's limits need a model to boot")
+	}
+	plan = &profile.Plan{Options: s.Options}
+	for _, tp := range s.Options.TPs {
+		engine, err := driver.Boot(ctx, s.engineSpec(tp))
+		if err != nil {
+			return nil, 0, fmt.Errorf("tp%d: %w", tp, err)
+		}
+		tpPlan, err := s.planTP(tp, engine.Limits, engine.AttentionBackend)
+		if err != nil {
+			return nil, 0, err
+		}
+		plan.Limits = engine.Limits
+		plan.TPs = append(plan.TPs, tpPlan)
+	}
+	return plan, description.PaceShotsPerSecond, nil
 }
 
 func printSummary(w io.Writer, s profile.Summary) error {
@@ -56,7 +108,10 @@ func printSummary(w io.Writer, s profile.Summary) error {
 	if s.EstimateIsGuess {
 		source = "a guess: no driver's pace is known, an H200's is taken"
 	}
-	estimate := time.Duration(s.EstimatedSeconds * float64(time.Second)).Round(time.Second)
-	_, err := fmt.Fprintf(w, "%d shots to measure, about %s (%s)\n", s.MeasuredShots, estimate, source)
+	estimate := time.Duration(s.EstimatedSeconds * float64(time.Second))
+	if estimate >= time.Second {
+		estimate = estimate.Round(time.Second)
+	}
+	_, err := fmt.Fprintf(w, "%d shots to measure, about %s (%s)\n", s.MeasuredShots, estimate.Round(time.Millisecond), source)
 	return err
 }

@@ -50,7 +50,7 @@ func TestUsage(t *testing.T) {
 		{"plan --order sideways", exitUsage, "order"},
 		{"plan --attention-kv-factor 1", exitUsage, "attention-kv-factor"},
 		{"plan --attention-kv-factor 0", exitUsage, "attention-kv-factor"},
-		{"plan --max-num-seqs 0", exitUsage, "max_num_seqs"},
+		{"plan --max-num-seqs 0", exitUsage, "max-num-seqs: found 0"},
 		{"plan --only attenton", exitUsage, "attenton"},
 		{"plan --config /does/not/exist", exitUsage, "config: open /does/not/exist"},
 	} {

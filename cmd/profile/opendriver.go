@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/layerprof/layerprof/internal/hardware"
+	"github.com/layerprof/layerprof/profile"
+	"github.com/layerprof/layerprof/profile/roofline"
+)
+
+// openDriver makes the driver that --driver names; it boots nothing.
+func openDriver(f *sweepFlags) (profile.Driver, error) {
+	name, _, _ := strings.Cut(f.Driver, ":")
+	switch name {
+	case "roofline":
+		return openRoofline(f)
+	}
+	return nil, usageErrorf("driver: found %q, expected roofline", f.Driver)
+}
+
+func openRoofline(f *sweepFlags) (profile.Driver, error) {
+	if f.Spec != "" {
+		spec, err := hardware.ReadFile(f.Spec)
+		if err != nil {
+			return nil, err
+		}
+		return roofline.New(roofline.Options{Spec: spec})
+	}
+	spec, ok := hardware.ByKey(f.Hardware)
+	if !ok {
+		return nil, usageErrorf("hardware: found %q, expected %s, or a specification of your own by --spec FILE",
+			f.Hardware, strings.Join(hardware.Keys(), ", "))
+	}
+	driver, err := roofline.New(roofline.Options{Spec: spec})
+	if err != nil {
+		return nil, fmt.Errorf("roofline: %w", err)
+	}
+	return driver, nil
+}
