@@ -1,0 +1,178 @@
+package profile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// metaNode makes meta.yaml's content from the one on disk, if any, and what
+// this run knows. Keys that this program does not know stay as they are.
+func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *driftModel, fit *yaml.Node, missing int) *yaml.Node {
+	m := newYAMLMap()
+	if old != nil && old.Root != nil {
+		m = yamlMap{old.Root}
+	}
+	e := d.engine
+	o := r.PlanOptions
+	m.set("profiler_version", r.ProfilerVersion)
+	m.setOrDrop("vllm_version", e.VLLMVersion, e.VLLMVersion != "")
+	m.setOrDrop("cuda_version", e.CUDAVersion, e.CUDAVersion != "")
+	m.set("gpu", e.GPU)
+	m.set("hardware", r.Hardware)
+	m.set("profiled_at", r.Now().UTC().Format("2006-01-02T15:04:05+00:00"))
+	m.set("architecture", r.Spec.Architecture.ModelType)
+	m.setOrDrop("architecture_sha256", r.ArchitectureSHA256, r.ArchitectureSHA256 != "")
+	m.set("model", r.Spec.Model.ID)
+	m.set("variant", r.Variant)
+	m.set("origin", string(e.Origin))
+	if e.Origin == Synthetic {
+		m.set("synthetic", true)
+	}
+	m.set("driver", r.description.Name)
+	m.setOrDrop("driver_version", r.description.Version, r.description.Version != "")
+	m.setOrDrop("sm_count", e.SMCount, e.SMCount > 0)
+	m.setOrDrop("attention_backend", e.AttentionBackend, e.AttentionBackend != "")
+	m.setOrDrop("model_runner", e.ModelRunner, e.ModelRunner != "")
+	m.set("order", string(o.Order))
+	m.set("blocks", r.Spec.Blocks)
+	m.set("tp_degrees", degrees)
+	m.set("engine_effective", r.engineEffective(slices.Max(degrees)))
+	if r.PlanName != "" {
+		m.set("plan", r.PlanName)
+	}
+	limits := e.Limits
+	maxKV := o.MaxKV
+	if limits.MaxModelLen > 0 {
+		maxKV = min(maxKV, limits.MaxModelLen)
+	}
+	grid := newYAMLMap()
+	grid.set("max_kv", o.MaxKV)
+	grid.set("chunk_factor", o.ChunkFactor)
+	grid.set("kv_factor", o.KVFactor)
+	grid.set("chunks", gridText(true, 16, limits.MaxNumBatchedTokens, o.ChunkFactor))
+	grid.set("n_decode", gridText(true, 1, limits.MaxNumSeqs, 2))
+	grid.set("kv", gridText(true, 16, maxKV, o.KVFactor))
+	m.set("attention_grid", grid)
+	m.set("measurement_iterations", r.Iterations)
+	m.set("measurement_warmup", r.Warmup)
+	m.setOrDrop("skew_statistic", perfio.SkewMean, r.skewMeans())
+	m.set("skew_profile", r.skewProfile(limits, maxKV))
+	m.set("skew_fit", fit)
+	m.setOrDrop("missing_shots", missing, missing > 0)
+	telemetry := newYAMLMap()
+	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
+	m.set("telemetry", telemetry)
+	provenance := maps.Clone(e.Provenance)
+	delete(provenance, "engine_effective")
+	m.setOrDrop("provenance", provenance, len(provenance) > 0)
+	return m.node
+}
+
+// engineEffective is what was booted, from what the driver says of it and from
+// the specification.
+func (r *runner) engineEffective(tp int) yamlMap {
+	m := newYAMLMap()
+	e, s := r.degree.engine, &r.Spec
+	if given, ok := e.Provenance["engine_effective"].(map[string]any); ok {
+		for _, k := range slices.Sorted(maps.Keys(given)) {
+			m.set(k, given[k])
+		}
+	}
+	m.set("dtype", s.DType)
+	if s.KVCacheDType != "" {
+		m.set("kv_cache_dtype", s.KVCacheDType)
+	}
+	m.set("tensor_parallel_size", 1)
+	m.set("block_size", e.Limits.BlockSize)
+	if e.Limits.MaxModelLen > 0 {
+		m.set("max_model_len", e.Limits.MaxModelLen)
+	}
+	if e.Limits.CacheTokens > 0 {
+		m.set("cache_tokens", e.Limits.CacheTokens)
+	}
+	m.set("max_num_batched_tokens", e.Limits.MaxNumBatchedTokens)
+	m.set("max_num_seqs", e.Limits.MaxNumSeqs)
+	overrides := newYAMLMap()
+	overrides.set("num_hidden_layers", s.Blocks)
+	for _, field := range []struct {
+		name  string
+		value int
+	}{
+		{"intermediate_size", s.Model.IntermediateSize},
+		{"num_attention_heads", s.Model.NumAttentionHeads},
+		{"num_key_value_heads", s.Model.NumKeyValueHeads},
+		{"vocab_size", s.Model.VocabSize},
+	} {
+		if field.value > 0 && field.value%tp == 0 {
+			overrides.set(field.name, field.value/tp)
+		}
+	}
+	m.set("hf_overrides", overrides)
+	return m
+}
+
+func (r *runner) skewProfile(limits Limits, maxKV int) yamlMap {
+	o := r.PlanOptions
+	m := newYAMLMap()
+	enabled := !o.SkipSkew && o.Kind == FullPlan
+	m.set("enabled", enabled)
+	if !enabled {
+		return m
+	}
+	factors := newYAMLMap()
+	factors.set("n", o.SkewNFactor)
+	factors.set("pc", o.SkewPCFactor)
+	factors.set("kp", o.SkewKPFactor)
+	factors.set("kvs", o.SkewKVSFactor)
+	m.set("factors", factors)
+	grid := newYAMLMap()
+	grid.set("n", gridText(false, 2, limits.MaxNumSeqs, o.SkewNFactor))
+	grid.set("ratio", skewRatios)
+	grid.set("pc", gridText(true, 16, limits.MaxNumBatchedTokens, o.SkewPCFactor))
+	grid.set("kp", gridText(true, 512, max(512, maxKV/2), o.SkewKPFactor))
+	grid.set("kvs", gridText(false, 128, max(512, maxKV), o.SkewKVSFactor))
+	grid.set("skew_rep", float64(representativeSkew))
+	m.set("grid", grid)
+	return m
+}
+
+// gridText describes a geometric grid in words: "0, 16-2048 x2".
+func gridText(zero bool, from, to int, factor float64) string {
+	text := fmt.Sprintf("%d-%d x%s", from, to, strconv.FormatFloat(factor, 'g', -1, 64))
+	if zero {
+		text = "0, " + text
+	}
+	return text
+}
+
+func driftNode(m *driftModel, threshold float64) yamlMap {
+	n := newYAMLMap()
+	n.set("count", m.Anchors)
+	if m.Anchors == 0 {
+		return n
+	}
+	n.set("threshold", threshold)
+	shapes := slices.Sorted(maps.Keys(m.references))
+	for i, s := range shapes {
+		_, shapes[i], _ = strings.Cut(s, " ")
+	}
+	n.set("shapes", slices.Compact(shapes))
+	n.set("fastest", perfio.RoundDecimals(m.Low, 4))
+	n.set("slowest", perfio.RoundDecimals(m.High, 4))
+	n.set("corrected_shots", m.Corrected)
+	redone := 0
+	for _, b := range m.index.blocks {
+		if b.redone {
+			redone++
+		}
+	}
+	n.set("blocks_redone", redone)
+	return n
+}

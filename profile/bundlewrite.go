@@ -1,0 +1,271 @@
+package profile
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// ValidationFile holds random batches that no fit may use, in the format of
+// batches.jsonl and beside it.
+const ValidationFile = "validation.jsonl"
+
+// write derives the current degree's tables from the journal and replaces them
+// and meta.yaml on disk, each file atomically.
+func (r *runner) write() error {
+	d := r.degree
+	if d == nil || d.tasks == nil {
+		return nil
+	}
+	old, err := r.readBundle()
+	if err != nil {
+		return err
+	}
+	drift := newDriftModel(&r.journal.index, d.envs, d.tp, r.DriftThreshold)
+	v := &deriver{
+		index: &r.journal.index, envs: d.envs, tp: d.tp, share: r.PlanOptions.ShareRepeats, drift: drift,
+		layers: r.catalogLayers(), skewFactor: r.skewFactor(),
+	}
+	v.derive(&d.plan)
+	tables := &v.tables
+	if had := old.TP(d.tp); had != nil && d.keepRows {
+		keepOtherRows(tables, had)
+	}
+	r.copyStable(tables, old)
+	sortTables(tables)
+	if len(tables.Skew) > 0 {
+		fit, err := FitSkew(roundedSkew(tables.Skew))
+		switch {
+		case err == nil:
+			tables.SkewFit = fit.Rows
+			d.fit = fit
+		case !errors.Is(err, ErrNoSkewSamples):
+			return err
+		}
+	}
+	if err := writeTables(filepath.Join(r.Dir, fmt.Sprintf("tp%d", d.tp)), tables, v.validation); err != nil {
+		return err
+	}
+	if err := r.writeMeta(old, drift); err != nil {
+		return err
+	}
+	r.emit(Event{Kind: EventWrote})
+	return nil
+}
+
+// readBundle reads what the folder holds already; an empty Bundle if that is
+// nothing.
+func (r *runner) readBundle() (*perfio.Bundle, error) {
+	_, err := os.Stat(filepath.Join(r.Dir, perfio.MetaFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return &perfio.Bundle{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return perfio.OpenBundle(r.Dir, perfio.Lenient())
+}
+
+func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
+	d := r.degree
+	degrees := []int{d.tp}
+	var fits []perfio.TPFit
+	addFit := func(tp int, fit *SkewFit) {
+		summary := fit.Summary
+		summary.Degree, summary.BucketTable = tp, fmt.Sprintf("tp%d/%s", tp, perfio.SkewFitFile)
+		fits = append(fits, summary)
+	}
+	for i := range old.TPs {
+		tp := &old.TPs[i]
+		degrees = append(degrees, tp.Degree)
+		if len(tp.Skew) > 0 && tp.Degree != d.tp {
+			// Fitted again from its table: a fit is a function of the rows alone.
+			if fit, err := FitSkew(tp.Skew); err == nil {
+				addFit(tp.Degree, fit)
+			}
+		}
+	}
+	if d.fit != nil {
+		addFit(d.tp, d.fit)
+	}
+	slices.SortFunc(fits, func(a, b perfio.TPFit) int { return a.Degree - b.Degree })
+	fit, err := SkewFitNode(fits)
+	if err != nil {
+		return err
+	}
+	slices.Sort(degrees)
+	missing := 0
+	for _, t := range d.tasks {
+		if r.missing(t) > 0 || t.aside {
+			missing++
+		}
+	}
+	node := r.metaNode(old.Meta, slices.Compact(degrees), d, drift, fit, missing)
+	var b bytes.Buffer
+	encoder := yaml.NewEncoder(&b)
+	encoder.SetIndent(2)
+	if err := errors.Join(encoder.Encode(node), encoder.Close()); err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(r.Dir, perfio.MetaFile), b.Bytes())
+}
+
+// skewMeans reports whether skew.csv holds means: not where rows of a bundle
+// of sums are kept or replayed.
+func (r *runner) skewMeans() bool {
+	if r.degree.engine.Origin == Replayed {
+		return r.degree.engine.Provenance["skew_statistic"] == perfio.SkewMean
+	}
+	return r.sumsOf == 0
+}
+
+// skewFactor is what new skew times are multiplied by to stand in the same file
+// as those that it has.
+func (r *runner) skewFactor() float64 {
+	if r.sumsOf > 0 && r.degree.engine.Origin != Replayed {
+		return float64(r.sumsOf)
+	}
+	return 1
+}
+
+func (r *runner) catalogLayers() []string {
+	var names []string
+	for _, e := range r.Spec.Architecture.Catalog {
+		names = append(names, e.Layer)
+	}
+	return names
+}
+
+// copyStable takes the rows of layers that do not change with the degree from
+// the lowest degree there is.
+func (r *runner) copyStable(tables *perfio.TP, old *perfio.Bundle) {
+	if len(old.TPs) == 0 || old.TPs[0].Degree >= tables.Degree {
+		return
+	}
+	from := &old.TPs[0]
+	for _, e := range r.Spec.Architecture.Catalog {
+		if !e.TPStable {
+			continue
+		}
+		switch Category(e.Category) {
+		case Dense:
+			if !slices.ContainsFunc(tables.Dense, func(row perfio.DenseRow) bool { return row.Layer == e.Layer }) {
+				for _, row := range from.Dense {
+					if row.Layer == e.Layer {
+						tables.Dense = append(tables.Dense, row)
+					}
+				}
+			}
+		case PerSequence:
+			if !slices.ContainsFunc(tables.PerSequence, func(row perfio.SequenceRow) bool { return row.Layer == e.Layer }) {
+				for _, row := range from.PerSequence {
+					if row.Layer == e.Layer {
+						tables.PerSequence = append(tables.PerSequence, row)
+					}
+				}
+			}
+		}
+	}
+}
+
+// keepOtherRows adds the rows of an earlier bundle that the plan does not have.
+func keepOtherRows(tables, had *perfio.TP) {
+	tables.Dense = addMissing(tables.Dense, had.Dense, func(r perfio.DenseRow) any { return [2]any{r.Layer, r.Tokens} })
+	tables.PerSequence = addMissing(tables.PerSequence, had.PerSequence, func(r perfio.SequenceRow) any { return [2]any{r.Layer, r.Sequences} })
+	tables.Attention = addMissing(tables.Attention, had.Attention, func(r perfio.AttentionRow) any {
+		return [4]int{r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode}
+	})
+	tables.MoE = addMissing(tables.MoE, had.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
+	tables.Skew = addMissing(tables.Skew, had.Skew, skewRowKey)
+	if tables.Batches == nil {
+		tables.Batches = had.Batches
+	}
+}
+
+func skewRowKey(r perfio.SkewRow) any {
+	return skewKey{r.N, r.NB, r.PC, r.KP, r.KVS, r.Skew}
+}
+
+func addMissing[T any](rows, others []T, key func(T) any) []T {
+	if len(others) == 0 {
+		return rows
+	}
+	have := make(map[any]bool, len(rows))
+	for _, row := range rows {
+		have[key(row)] = true
+	}
+	for _, row := range others {
+		if !have[key(row)] {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+func sortTables(t *perfio.TP) {
+	slices.SortStableFunc(t.Dense, func(a, b perfio.DenseRow) int {
+		return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(a.Tokens, b.Tokens))
+	})
+	slices.SortStableFunc(t.PerSequence, func(a, b perfio.SequenceRow) int {
+		return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(a.Sequences, b.Sequences))
+	})
+	slices.SortStableFunc(t.Attention, func(a, b perfio.AttentionRow) int {
+		return slices.Compare(
+			[]int{a.PrefillChunk, a.KVPrefill, a.NDecode, a.KVDecode}, []int{b.PrefillChunk, b.KVPrefill, b.NDecode, b.KVDecode})
+	})
+	slices.SortStableFunc(t.MoE, func(a, b perfio.MoERow) int {
+		return cmp.Or(cmp.Compare(a.Tokens, b.Tokens), cmp.Compare(a.ActivatedExperts, b.ActivatedExperts))
+	})
+}
+
+// roundedSkew is the rows as the file will have them, which is what a fit by
+// anybody who reads it goes by.
+func roundedSkew(rows []perfio.SkewRow) []perfio.SkewRow {
+	out := slices.Clone(rows)
+	for i := range out {
+		for _, us := range []*float64{&out[i].TMeanUS, &out[i].TMaxUS, &out[i].TSkewUS} {
+			*us = perfio.RoundDecimals(*us, 3)
+		}
+	}
+	return out
+}
+
+// replaceFile writes a file beside its name and renames it into place.
+func replaceFile(name string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if _, err = f.Write(data); err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+func batchLines(rows []perfio.BatchRow) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	for i := range rows {
+		if err := encoder.Encode(&rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,232 @@
+package profile
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// lockFile stands in the journal's folder while a run works on a bundle.
+const lockFile = "lock"
+
+// How often a holder says that it lives, and how long another host's is
+// watched before it is taken for dead.
+const (
+	lockBeat  = 2 * time.Second
+	lockWatch = 5 * lockBeat
+)
+
+// A Lock keeps a second run out of a bundle. It is a file that names its
+// holder, put in place by a hard link, which is atomic on network file systems
+// too, where flock may be local to a host or absent. A holder on this host (same boot,
+// same process namespace) is alive if its process is, told from a later one of the same number by
+// its start time: a killed process leaves no lock behind. One elsewhere is
+// alive as long as the file changes: holders rewrite it every two seconds, and
+// the watcher counts ten seconds on its own monotonic clock, so that clocks
+// may differ and jump.
+type Lock struct {
+	path string
+	self lockHolder
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+// lockHolder is the lock file's content.
+type lockHolder struct {
+	Host      string `json:"host"`
+	Boot      string `json:"boot,omitempty"`      // the kernel's boot id
+	Namespace string `json:"namespace,omitempty"` // of process numbers
+	PID       int    `json:"pid"`
+	Started   string `json:"started,omitempty"` // in the kernel's ticks since boot
+	Token     string `json:"token"`
+	Beat      int    `json:"beat"`
+}
+
+// LockedError says who works on a bundle.
+type LockedError struct {
+	Path string
+	Host string
+	PID  int
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("another run is at work here: process %d on %s holds %s", e.PID, e.Host, e.Path)
+}
+
+// AcquireLock locks the bundle whose journal's folder is dir, which is created
+// if need be. It returns a *LockedError if a run is at work there.
+func AcquireLock(dir string) (*Lock, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	l := &Lock{path: filepath.Join(dir, lockFile), self: thisProcess(), stop: make(chan struct{})}
+	for range 10 {
+		err := l.place()
+		if err == nil {
+			l.wg.Go(l.beat)
+			return l, nil
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		if err := l.removeStale(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s: other runs come and go too fast", l.path)
+}
+
+// place links a complete file to the lock's name.
+func (l *Lock) place() error {
+	own := l.path + "." + l.self.Token
+	text, err := json.Marshal(l.self)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(own, text, 0o666); err != nil {
+		return err
+	}
+	err = os.Link(own, l.path)
+	return errors.Join(err, os.Remove(own))
+}
+
+// removeStale removes the lock of a dead holder; a *LockedError says that it
+// is alive.
+func (l *Lock) removeStale() error {
+	text, err := os.ReadFile(l.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var holder lockHolder
+	// Locks are placed whole: one that cannot be read is damaged, and watched
+	// like one of another host.
+	_ = json.Unmarshal(text, &holder)
+	alive := false
+	if holder.PID > 0 && holder.Boot != "" && holder.Boot == l.self.Boot && holder.Namespace == l.self.Namespace && holder.Host == l.self.Host {
+		alive = processStart(holder.PID) == holder.Started && holder.Started != ""
+	} else {
+		alive = l.changes(text)
+	}
+	if alive {
+		return &LockedError{Path: l.path, Host: holder.Host, PID: holder.PID}
+	}
+	// Of several that found it dead, one renames it; should that have been
+	// a new holder's lock meanwhile, it is put back.
+	aside := l.path + ".stale." + l.self.Token
+	if err := os.Rename(l.path, aside); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var moved lockHolder
+	if text, err := os.ReadFile(aside); err == nil && json.Unmarshal(text, &moved) == nil && moved.Token != holder.Token {
+		err = os.Link(aside, l.path)
+		return errors.Join(&LockedError{Path: l.path, Host: moved.Host, PID: moved.PID}, ignoreExist(err), os.Remove(aside))
+	}
+	return os.Remove(aside)
+}
+
+func ignoreExist(err error) error {
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// changes watches the file for a sign of life.
+func (l *Lock) changes(text []byte) bool {
+	began := time.Now()
+	for time.Since(began) < lockWatch {
+		time.Sleep(lockBeat / 4)
+		now, err := os.ReadFile(l.path)
+		if err != nil {
+			return false
+		}
+		if !bytes.Equal(now, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// beat rewrites the file in place, at one length, until the lock is released.
+func (l *Lock) beat() {
+	ticker := time.NewTicker(lockBeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-ticker.C:
+		}
+		if !l.held() {
+			return
+		}
+		l.self.Beat = l.self.Beat%8 + 1 // one digit
+		if text, err := json.Marshal(l.self); err == nil {
+			if f, err := os.OpenFile(l.path, os.O_WRONLY, 0); err == nil {
+				_, _ = f.WriteAt(text, 0)
+				_ = f.Close()
+			}
+		}
+	}
+}
+
+// held reports whether the file is still ours.
+func (l *Lock) held() bool {
+	text, err := os.ReadFile(l.path)
+	return err == nil && bytes.Contains(text, []byte(l.self.Token))
+}
+
+// Release removes the lock. It is safe to call more than once.
+func (l *Lock) Release() error {
+	select {
+	case <-l.stop:
+		return nil
+	default:
+	}
+	close(l.stop)
+	l.wg.Wait()
+	if !l.held() {
+		return fmt.Errorf("%s: the lock was taken away during the run", l.path)
+	}
+	return os.Remove(l.path)
+}
+
+func thisProcess() lockHolder {
+	host, _ := os.Hostname()
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	namespace, _ := os.Readlink("/proc/self/ns/pid")
+	return lockHolder{
+		Host: host, Boot: strings.TrimSpace(string(boot)), Namespace: namespace,
+		PID: os.Getpid(), Started: processStart(os.Getpid()), Token: rand.Text(),
+	}
+}
+
+// processStart is when a process started, "" where there is none or the system
+// does not tell.
+func processStart(pid int) string {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return ""
+	}
+	// The second field is the command's name in parentheses and may hold anything.
+	_, rest, ok := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}

@@ -1,0 +1,203 @@
+package profile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// ErrStopped is why a run that was asked to end is partial.
+var ErrStopped = errors.New("stopped before the plan was complete")
+
+// Report is how a run ended.
+type Report struct {
+	Measured int // shots measured by this run, repeats for drift among them
+	Reused   int // shots that had been measured before
+	Missing  int // planned shots without a measurement, the failed among them
+	Failed   []FailedShot
+	Stopped  bool
+	Boots    int
+	Redone   int // shots measured again because the device had drifted
+	Dir      string
+}
+
+// Partial reports whether planned shots are left without a measurement.
+func (r *Report) Partial() bool { return r.Stopped || r.Missing > 0 || len(r.Failed) > 0 }
+
+// FailedShot is a shot that was set aside.
+type FailedShot struct {
+	TP       int
+	Category Category
+	Shape    string
+	Status   Status
+	Message  string // the driver's last words
+}
+
+// Difference is one key of two fingerprints that do not agree; an empty value
+// is one that is absent.
+type Difference struct {
+	Key      string
+	Was, Now string
+}
+
+// EnvironmentError says that earlier measurements of the bundle were made in
+// another environment.
+type EnvironmentError struct {
+	TP          int
+	Differences []Difference
+}
+
+func (e *EnvironmentError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tp%d was measured in another environment:", e.TP)
+	for _, d := range e.Differences {
+		fmt.Fprintf(&b, "\n  %s: was %s, is %s", d.Key, orAbsent(d.Was), orAbsent(d.Now))
+	}
+	return b.String()
+}
+
+func orAbsent(s string) string {
+	if s == "" {
+		return "absent"
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// Run measures what the plan wants and the bundle's journal does not hold yet,
+// and derives the bundle from the journal. Cancelling ctx ends the run at once;
+// closing opts.Stop lets it finish the shot in flight and write. What was
+// measured is kept in every case. A run that ends early or with failed shots
+// is no error: its Report is partial. The report is there even with an error.
+func Run(ctx context.Context, opts RunOptions) (report *Report, err error) {
+	report = &Report{Dir: opts.Dir}
+	opts, err = opts.filled()
+	if err != nil {
+		return report, err
+	}
+	lock, err := AcquireLock(filepath.Join(opts.Dir, JournalDir))
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	journal, err := OpenJournal(filepath.Join(opts.Dir, JournalDir), DefaultShard)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	r := &runner{RunOptions: opts, report: report, journal: journal, began: time.Now()}
+	defer func() { err = errors.Join(err, r.closeDriver()) }()
+	for _, d := range journal.Torn {
+		r.warn("%v: cut off", d)
+	}
+	for _, d := range journal.Damages {
+		r.warn("%v: skipped; what it held is measured again", d)
+	}
+	return report, r.run(ctx)
+}
+
+// runner is one run.
+type runner struct {
+	RunOptions
+	report  *Report
+	journal *Journal
+	began   time.Time
+
+	driver      Driver
+	description Description
+	degree      *degree // the one being measured
+	sumsOf      int     // runs that the bundle's skew times are sums of; 0: they are means
+}
+
+// degree is one tensor-parallel degree being measured.
+type degree struct {
+	tp     int
+	engine *Engine
+	up     bool // the engine runs
+	env    string
+	envs   []string // env and those whose measurements count for it
+	plan   TPPlan
+	tasks  []*task
+	anchor *task
+	last   *record // the last anchor since the engine's boot
+	// keepRows: rows that the bundle holds beyond the plan stay.
+	keepRows     bool
+	anchorFailed int
+	fit          *SkewFit
+}
+
+func (r *runner) emit(e Event) {
+	e.Elapsed = time.Since(r.began)
+	if e.TP == 0 && r.degree != nil {
+		e.TP = r.degree.tp
+	}
+	r.Observe(e)
+}
+
+func (r *runner) warn(format string, args ...any) {
+	r.emit(Event{Kind: EventWarning, Message: fmt.Sprintf(format, args...)})
+}
+
+// stopping reports whether the run was asked to end.
+func (r *runner) stopping() bool {
+	select {
+	case <-r.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *runner) run(ctx context.Context) error {
+	for _, tp := range r.TPs {
+		err := r.runDegree(ctx, tp)
+		if errors.Is(err, ErrStopped) {
+			r.report.Stopped = true
+			r.emit(Event{Kind: EventStopping})
+			return r.write()
+		}
+		if err != nil {
+			// What is on disk stays; the tables show it where they can.
+			return errors.Join(err, r.writeAfter(err))
+		}
+	}
+	return nil
+}
+
+// writeAfter writes the tables after a failure, unless nothing was planned yet
+// or the failure is one of writing.
+func (r *runner) writeAfter(err error) error {
+	var environment *EnvironmentError
+	if r.degree == nil || r.degree.tasks == nil || r.journal.err != nil || errors.As(err, &environment) {
+		return nil
+	}
+	return r.write()
+}
+
+func (r *runner) runDegree(ctx context.Context, tp int) error {
+	r.degree = &degree{tp: tp}
+	if r.stopping() {
+		return ErrStopped
+	}
+	if err := r.boot(ctx); err != nil {
+		return err
+	}
+	d := r.degree
+	plan, err := r.Plan(tp, d.engine)
+	if err != nil {
+		return fmt.Errorf("tp%d: plan: %w", tp, err)
+	}
+	d.plan = plan
+	if err := r.importRows(); err != nil {
+		return err
+	}
+	if err := r.makeTasks(); err != nil {
+		return err
+	}
+	if err := r.measure(ctx); err != nil {
+		return err
+	}
+	return r.write()
+}

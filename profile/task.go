@@ -1,0 +1,271 @@
+package profile
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// runOrder is the order in which categories are measured: what tells most for
+// its shots comes first, so that a run that is cut short has it.
+var runOrder = []Category{Dense, PerSequence, MoE, Attention, Batches, Validation, Skew, Step}
+
+// task is one measurement to make: a shot, for all that need it.
+type task struct {
+	category Category // the first that needs it
+	phase    int      // within the category, measured in ascending order
+	group    int      // tasks of equal group stay together
+	shot     Shot
+	scope    string // "" where the measurement is shared
+	shape    string
+	layers   []string // sorted
+	layerSet string   // layers as one text
+
+	have     int // samples
+	imported bool
+	wide     bool // the median is not known well enough yet
+	attempts int  // that failed
+	redos    int
+	alone    bool // measured by itself, to see whether it is what kills the engine
+	retrying bool // waits for a fresh driver
+	aside    bool // failed for good
+	failure  Result
+}
+
+// shotScope names the only need that a measurement serves where repeats are not
+// shared.
+func shotScope(s *Shot) string {
+	switch s.Category {
+	case Attention:
+		p := s.Point
+		return joinInts("attention:", p.PrefillChunk, p.KVPrefill, p.NDecode, p.KVDecode)
+	case Skew:
+		c := s.Case
+		return joinInts("skew:"+string(s.Role)+":", c.N, c.NB, c.PC, c.KP, c.KVS) + "," + strconv.FormatFloat(c.Skew, 'g', -1, 64)
+	}
+	return string(s.Category)
+}
+
+func joinInts(prefix string, values ...int) string {
+	b := []byte(prefix)
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, int64(v), 10)
+	}
+	return string(b)
+}
+
+// makeTasks lists what the plan wants and the journal does not hold, in the
+// order in which it is measured.
+func (r *runner) makeTasks() error {
+	d := r.degree
+	all := make([]string, 0, len(r.Spec.Architecture.Catalog))
+	for _, e := range r.Spec.Architecture.Catalog {
+		all = append(all, e.Layer)
+	}
+	slices.Sort(all)
+	share := r.PlanOptions.ShareRepeats
+	type key struct{ scope, shape string }
+	byKey := make(map[key]*task)
+	d.tasks = []*task{} // not nil: the plan stands
+	for order, category := range runOrder {
+		c := d.plan.category(category)
+		if c == nil {
+			continue
+		}
+		for i := range c.Shots {
+			shot := &c.Shots[i]
+			layers := c.LayersOf(i)
+			if layers == nil {
+				layers = all
+			}
+			k := key{shape: shot.Shape()}
+			scope := shotScope(shot)
+			if !share {
+				k.scope = scope
+			}
+			t := byKey[k]
+			if t == nil {
+				t = &task{category: category, phase: order<<8 | shotPhase(shot), group: i, shot: *shot, scope: k.scope, shape: k.shape}
+				if category == Skew {
+					t.group = i / 3 // a case's three batches follow one another
+				}
+				byKey[k] = t
+				d.tasks = append(d.tasks, t)
+			}
+			t.layers = union(t.layers, layers)
+		}
+	}
+	sets := make(map[string]string)
+	for _, t := range d.tasks {
+		set := strings.Join(t.layers, ",")
+		if s, ok := sets[set]; ok {
+			set = s
+		} else {
+			sets[set] = set
+		}
+		t.layerSet = set
+		r.count(t)
+	}
+	r.chooseAnchor()
+	r.shuffle()
+	return nil
+}
+
+// category finds a category's plan; nil where the plan lacks it.
+func (p *TPPlan) category(name Category) *CategoryPlan {
+	for i := range p.Categories {
+		if p.Categories[i].Category == name {
+			return &p.Categories[i]
+		}
+	}
+	return nil
+}
+
+func union(a, b []string) []string {
+	if a == nil {
+		a = slices.Sorted(slices.Values(b))
+		return slices.Compact(a)
+	}
+	for _, v := range b {
+		if i, ok := slices.BinarySearch(a, v); !ok {
+			a = slices.Insert(slices.Clone(a), i, v)
+		}
+	}
+	return a
+}
+
+// shotPhase sorts a category's shots: pure decode, pure prefill, then the rest.
+func shotPhase(s *Shot) int {
+	if s.Category != Attention {
+		return 0
+	}
+	switch {
+	case s.Point.PrefillChunk == 0:
+		return 0
+	case s.Point.NDecode == 0:
+		return 1
+	}
+	return 2
+}
+
+// shuffle orders the tasks by phase, and within one at random, so that a drift
+// of the device does not follow the shapes. The order depends on the seed and
+// on the plan alone, not on what is measured already.
+func (r *runner) shuffle() {
+	d := r.degree
+	rank := make([]uint64, len(d.tasks))
+	position := make(map[*task]int, len(d.tasks))
+	for i, t := range d.tasks {
+		g := rand.NewPCG(uint64(r.Seed), uint64(t.phase)<<32|uint64(t.group))
+		rank[i] = g.Uint64()
+		position[t] = i
+	}
+	slices.SortStableFunc(d.tasks, func(a, b *task) int {
+		switch i, j := position[a], position[b]; {
+		case a.phase != b.phase:
+			return a.phase - b.phase
+		case rank[i] < rank[j]:
+			return -1
+		case rank[i] > rank[j]:
+			return 1
+		}
+		return 0
+	})
+}
+
+// count sees how much of the task the journal holds.
+func (r *runner) count(t *task) {
+	d, x := r.degree, &r.journal.index
+	share := r.PlanOptions.ShareRepeats
+	samples := make([][]float64, len(t.layers))
+	t.imported = false
+	scope := t.scope
+	if scope == "" {
+		scope = shotScope(&t.shot)
+	}
+	x.each(d.envs, d.tp, scope, t.shape, share, func(s stored) {
+		for i := range s.Layers {
+			l := &s.Layers[i]
+			if at, ok := slices.BinarySearch(t.layers, l.Layer); ok {
+				samples[at] = append(samples[at], l.US...)
+			}
+		}
+		t.imported = t.imported || s.Imported
+	})
+	t.have, t.wide = math.MaxInt, false
+	for _, us := range samples {
+		t.have = min(t.have, len(us))
+		t.wide = t.wide || r.TargetError > 0 && medianError(us) > r.TargetError
+	}
+	if len(samples) == 0 {
+		t.have = 0
+	}
+}
+
+// missing is how many samples of the task to take next; 0: it is done.
+func (r *runner) missing(t *task) int {
+	switch {
+	case t.aside || t.imported && t.have > 0:
+		return 0
+	case t.have < r.Iterations:
+		return r.Iterations - t.have
+	case t.wide && t.have < r.MaxIterations:
+		return min(r.Iterations, r.MaxIterations-t.have)
+	}
+	return 0
+}
+
+// chooseAnchor picks the shot that is repeated to see the device drift: one of
+// the plan's own, so that every driver can answer it, of middling size.
+func (r *runner) chooseAnchor() {
+	d := r.degree
+	if r.AnchorEvery < 0 || r.AnchorEvery == 0 && d.engine.Origin == Synthetic || len(d.tasks) == 0 {
+		return
+	}
+	distance := func(t *task) float64 {
+		s := &t.shot
+		away := func(found, wanted int) float64 {
+			return math.Abs(math.Log(float64(found+16) / float64(wanted+16)))
+		}
+		decodes, history := 0, 0
+		for _, g := range s.Groups {
+			if g.NewTokens == 1 {
+				decodes += g.Count
+				history = max(history, g.KVHistory)
+			}
+		}
+		far := away(s.Tokens(), 576) + away(decodes, 64) + away(history, 1024)
+		if t.category != Attention {
+			far += 100 // another category only where the plan has no attention
+		}
+		return far
+	}
+	d.anchor = slices.MinFunc(d.tasks, func(a, b *task) int {
+		switch x, y := distance(a), distance(b); {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return strings.Compare(a.shape+a.scope, b.shape+b.scope)
+	})
+}
+
+// anchorEvery is how many shots stand between two anchors.
+func (r *runner) anchorEvery() int {
+	switch {
+	case r.degree.anchor == nil:
+		return 1024
+	case r.AnchorEvery > 0:
+		return r.AnchorEvery
+	}
+	return 50
+}
+
+func (t *task) String() string { return fmt.Sprintf("%s %s", t.category, t.shape) }
