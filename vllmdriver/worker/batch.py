@@ -60,9 +60,20 @@ class Batches:
             "prefill_token_ids": None,
         })
         self.numpy_ids = not self.v2  # V2 stages lists
+        if self.v2:
+            self.spread_last_tokens(vocab_size)
         self.token_list = None
         self.serial = 0
         self.previous = set()
+
+    def spread_last_tokens(self, vocab_size):
+        """V2's decodes read the token that their slot sampled last: all zero after a boot, which is one embedding row."""
+        last = getattr(self.runner.req_states, "last_sampled_tokens", None)
+        if last is not None:
+            import torch
+
+            chosen = self.random.integers(0, vocab_size, tuple(last.shape))
+            last.copy_(torch.from_numpy(chosen).to(last.dtype))
 
     def check(self, requests):
         """Raises Infeasible for a batch that must not be fired; vLLM itself would overrun arrays."""
@@ -104,8 +115,9 @@ class Batches:
                 count = -(-length // size)
                 ids.append(blocks[at:at + count].tolist())
                 at += count
-            # V2 tells a decode by a history as long as the prompt; V1 by nothing.
-            known = history if self.v2 and new == 1 and history > 0 else length
+            # V1 tells a decode by nothing. V2 tells it by a history that covers the prompt, and stages prompts as lists,
+            # token by token: one token will do, since a decode reads the token sampled last.
+            known = 1 if self.v2 and new == 1 and history > 0 else length
             prompt = tokens[offset:offset + known]
             arguments = dict(template)
             arguments["req_id"] = name

@@ -55,7 +55,7 @@ class BatchTest(unittest.TestCase):
         self.assertFalse(set(first.num_scheduled_tokens) & set(second.num_scheduled_tokens))
 
     def test_a_decode_as_each_runner_needs_it(self):
-        for v2, want in ((False, 31), (True, 30)):
+        for v2, want in ((False, 31), (True, 1)):
             request = batches(v2=v2).build([[1, 30]]).scheduled_new_reqs[0]
             self.assertEqual((len(request.prompt_token_ids), request.num_computed_tokens, len(request.block_ids[0])), (want, 30, 2))
 
