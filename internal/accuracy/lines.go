@@ -1,0 +1,84 @@
+package accuracy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// line is attention rows that differ in one coordinate only, ascending in it.
+type line []perfio.AttentionRow
+
+// linesOf returns the lines of at least three points.
+func linesOf(rows []perfio.AttentionRow, axis func(perfio.AttentionRow) int) []line {
+	by := map[[4]int]line{}
+	for _, r := range rows {
+		k := [4]int{r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode}
+		for i, v := range k {
+			// The axis' own coordinate is wiped: it is the one that changes
+			// when the row's does.
+			probe := r
+			switch i {
+			case 0:
+				probe.PrefillChunk++
+			case 1:
+				probe.KVPrefill++
+			case 2:
+				probe.NDecode++
+			case 3:
+				probe.KVDecode++
+			}
+			if axis(probe) != axis(r) && v >= 0 {
+				k[i] = -1
+			}
+		}
+		by[k] = append(by[k], r)
+	}
+	var out []line
+	for _, k := range slices.SortedFunc(maps.Keys(by), func(a, b [4]int) int { return slices.Compare(a[:], b[:]) }) {
+		l := by[k]
+		slices.SortFunc(l, func(a, b perfio.AttentionRow) int { return cmp.Compare(axis(a), axis(b)) })
+		if len(l) >= 3 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// judge predicts each interior point from the others of its line.
+func (l line) judge(axis func(perfio.AttentionRow) int, rules LineRules, e *errorList) {
+	for i := 1; i < len(l)-1; i++ {
+		var xs []int
+		var ys []float64
+		for j, r := range l {
+			if j != i {
+				xs, ys = append(xs, axis(r)), append(ys, r.TimeUS)
+			}
+		}
+		e.add(rules.Line(xs, ys, axis(l[i])), true, l[i].TimeUS)
+	}
+}
+
+// lineSplits holds out one value of the axis after another, with all rows that
+// have it, and asks for the interior points there.
+func lineSplits(d Data, lines []line, axis func(perfio.AttentionRow) int) []split {
+	ask := map[int][]question{}
+	for _, l := range lines {
+		for _, r := range l[1 : len(l)-1] {
+			ask[axis(r)] = append(ask[axis(r)], question{Uniform(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode), r.TimeUS})
+		}
+	}
+	var out []split
+	for _, v := range slices.Sorted(maps.Keys(ask)) {
+		s := split{ask: ask[v]}
+		for _, r := range d.Attention {
+			if axis(r) != v {
+				s.train.Attention = append(s.train.Attention, r)
+			}
+		}
+		out = append(out, whole(s)...)
+	}
+	return out
+}

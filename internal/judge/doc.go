@@ -1,0 +1,3 @@
+// Package judge runs the tests of package accuracy on the rules of package
+// traceloader: what `perfcheck accuracy` prints.
+package judge
