@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -116,6 +117,7 @@ func WriteMeta(w io.Writer, m *Meta) error {
 	}
 	root := m.Clone().Root
 	flowLists(root)
+	dotFloats(root)
 	encoder := yaml.NewEncoder(&b)
 	encoder.SetIndent(2)
 	if err := errors.Join(encoder.Encode(root), encoder.Close()); err != nil {
@@ -140,5 +142,23 @@ func flowLists(n *yaml.Node) {
 		n.Style |= yaml.FlowStyle
 	case n.Kind == yaml.SequenceNode || n.Kind == yaml.MappingNode && len(n.Content) > 0:
 		n.Style &^= yaml.FlowStyle
+	}
+}
+
+// dotFloats gives every float a point: YAML 1.1, by which Python reads the
+// file, takes 1e+06 for text.
+func dotFloats(n *yaml.Node) {
+	for _, item := range n.Content {
+		dotFloats(item)
+	}
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!float" || strings.Contains(n.Value, ".") {
+		return
+	}
+	if x, ok := nodeFloat(n); ok {
+		text := string(appendShortest(nil, x))
+		if mantissa, exponent, ok := strings.Cut(text, "e"); ok && !strings.Contains(mantissa, ".") {
+			text = mantissa + ".0e" + exponent
+		}
+		n.Value = text
 	}
 }

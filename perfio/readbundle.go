@@ -135,7 +135,7 @@ func (l *load) plan() {
 		l.head.add(&ParseError{File: l.file(""), Err: &MismatchError{"no tp<N> folder", "one or more"}})
 	}
 	for _, degree := range l.promised() {
-		if l.bundle.TP(degree) == nil {
+		if degree >= 1 && l.bundle.TP(degree) == nil {
 			n := l.bundle.Meta.Get("tp_degrees")
 			e := yamlProblem(file, n, "tp_degrees", fmt.Sprintf("degree %d", degree), fmt.Sprintf("only degrees with a folder (there is no tp%d)", degree))
 			e.Warning = true
@@ -191,6 +191,10 @@ func (l *load) degrees() []int {
 // planTP lists one folder's files.
 func (l *load) planTP(tp *TP, fit *SkewFit) {
 	folder := fmt.Sprintf("tp%d", tp.Degree)
+	if !l.measured(folder) {
+		l.head.add(&ParseError{File: l.file(folder), Err: &MismatchError{"none of the tables", "one or more CSV files"}})
+		return
+	}
 	addTable(l, folder, denseCodec, &tp.Dense)
 	addTable(l, folder, perSequenceCodec, &tp.PerSequence)
 	addTable(l, folder, attentionCodec, &tp.Attention)
@@ -207,17 +211,15 @@ func (l *load) planTP(tp *TP, fit *SkewFit) {
 			},
 		})
 	}
-	l.checkPresent(folder)
 }
 
-// checkPresent refuses a folder that holds no measurement.
-func (l *load) checkPresent(folder string) {
-	for _, t := range tables {
-		if _, err := fs.Stat(l.fsys, path.Join(l.dir, folder, t.File)); !errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-	}
-	l.head.add(&ParseError{File: l.file(folder), Err: &MismatchError{"none of the tables", "one or more CSV files"}})
+// measured says whether a folder holds any table. One that cannot be read
+// counts: its job will say why.
+func (l *load) measured(folder string) bool {
+	return slices.ContainsFunc(tables, func(t *Table) bool {
+		_, err := fs.Stat(l.fsys, path.Join(l.dir, folder, t.File))
+		return !errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func addTable[T any](l *load, folder string, c *codec[T], rows *[]T) {
