@@ -1,17 +1,15 @@
 package profile
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 
-	"gopkg.in/yaml.v3"
-
+	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/perfio"
 )
 
@@ -52,8 +50,15 @@ func (r *runner) write() error {
 			return err
 		}
 	}
-	if err := writeTables(filepath.Join(r.Dir, fmt.Sprintf("tp%d", d.tp)), tables, v.validation); err != nil {
+	if err := perfio.WriteTP(r.Dir, tables); err != nil {
 		return err
+	}
+	if len(v.validation) > 0 {
+		name := filepath.Join(r.Dir, fmt.Sprintf("tp%d", d.tp), ValidationFile)
+		write := func(w io.Writer) error { return perfio.WriteBatches(w, v.validation) }
+		if err := atomicfile.Write(name, write); err != nil {
+			return err
+		}
 	}
 	if err := r.writeMeta(old, drift); err != nil {
 		return err
@@ -110,13 +115,10 @@ func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
 		}
 	}
 	node := r.metaNode(old.Meta, slices.Compact(degrees), d, drift, fit, missing)
-	var b bytes.Buffer
-	encoder := yaml.NewEncoder(&b)
-	encoder.SetIndent(2)
-	if err := errors.Join(encoder.Encode(node), encoder.Close()); err != nil {
-		return err
-	}
-	return replaceFile(filepath.Join(r.Dir, perfio.MetaFile), b.Bytes())
+	meta := &perfio.Meta{Root: node}
+	return atomicfile.Write(filepath.Join(r.Dir, perfio.MetaFile), func(w io.Writer) error {
+		return perfio.WriteMeta(w, meta)
+	})
 }
 
 // skewMeans reports whether skew.csv holds means: not where rows of a bundle
@@ -237,35 +239,4 @@ func roundedSkew(rows []perfio.SkewRow) []perfio.SkewRow {
 		}
 	}
 	return out
-}
-
-// replaceFile writes a file beside its name and renames it into place.
-func replaceFile(name string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err = f.Write(data); err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Sync())
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
-}
-
-func batchLines(rows []perfio.BatchRow) ([]byte, error) {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	for i := range rows {
-		if err := encoder.Encode(&rows[i]); err != nil {
-			return nil, err
-		}
-	}
-	return b.Bytes(), nil
 }

@@ -60,6 +60,8 @@ func newRootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configPath, "config", "", "YAML `file` with values for flags; flags win")
 	root.AddCommand(
 		newPlanCommand(a),
+		newRunCommand(a),
+		newResumeCommand(a),
 	)
 	return root
 }

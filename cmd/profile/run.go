@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
+)
+
+// runFlags say how carefully, how long and how loudly to measure.
+type runFlags struct {
+	*sweepFlags
+	MaxIterations  int
+	TargetError    float64
+	FlushL2        bool
+	Deadline       time.Duration
+	Retries        int
+	AnchorEvery    int
+	DriftThreshold float64
+	Budget         time.Duration
+	OnChange       string
+	LogFormat      string
+	Telemetry      bool
+}
+
+func addRunFlags(cmd *cobra.Command) *runFlags {
+	f := &runFlags{sweepFlags: addSweepFlags(cmd)}
+	flags := cmd.Flags()
+	flags.IntVar(&f.MaxIterations, "max-iterations", 0, "most timed runs of a shot whose median is not known to --target-error (0: 3 times --iterations)")
+	flags.Float64Var(&f.TargetError, "target-error", 0.02, "standard error of a median, as a share of it, at which sampling ends (negative: always --iterations runs)")
+	flags.BoolVar(&f.FlushL2, "flush-l2", false, "clear the device's cache before each timed run")
+	flags.DurationVar(&f.Deadline, "deadline", 2*time.Minute, "longest that one shot may take")
+	flags.IntVar(&f.Retries, "retries", 1, "times that a failing shot is tried again, each on a fresh driver")
+	flags.IntVar(&f.AnchorEvery, "anchor-every", 0, "shots between two measurements of the anchor (0: 50, none for synthetic numbers; negative: none)")
+	flags.Float64Var(&f.DriftThreshold, "drift-threshold", 0.01, "share by which the anchor may move before the shots between are measured again")
+	flags.DurationVar(&f.Budget, "budget", 0, "`time` after which the run ends, resumable, as in 30m (0: no limit)")
+	flags.StringVar(&f.OnChange, "on-environment-change", "stop", "where earlier measurements were made in another environment: stop, keep or remeasure")
+	flags.StringVar(&f.LogFormat, "log-format", "text", "text (bars on a terminal, else lines) or json (one object a line)")
+	flags.BoolVar(&f.Telemetry, "telemetry", true, "read the device's clocks, temperature and power through NVML where there is one")
+	return f
+}
+
+func newRunCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Measure, and write a bundle",
+		Long: `Measure what the plan wants, and write the bundle OUT/HARDWARE/MODEL/VARIANT.
+Every measured shot is in the bundle's journal before it is reported as done: a
+run that ends early, in whatever way, goes on where it was when it is started
+again, or by "profile resume BUNDLE".
+
+SIGINT, SIGTERM, SIGUSR1 and the end of --budget finish the shot in flight,
+write the tables and end with status 3; a second signal leaves at once.`,
+		Args: cobra.NoArgs,
+	}
+	f := addRunFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if f.Model == "" || f.Hardware == "" || f.Driver == "" {
+			return usageErrorf("model, hardware and driver: all three are required")
+		}
+		return a.measure(cmd, f, "")
+	}
+	return cmd
+}
+
+// measure runs the sweep that the flags describe into dir, "" being the folder
+// that they name.
+func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
+	if f.LogFormat != "text" && f.LogFormat != "json" {
+		return usageErrorf("log-format: found %q, expected text or json", f.LogFormat)
+	}
+	began := time.Now()
+	ctx := cmd.Context()
+	driver, err := openDriver(f.sweepFlags)
+	if err != nil {
+		return err
+	}
+	opener := &driverOpener{first: driver, flags: f.sweepFlags}
+	defer func() { err = errors.Join(err, opener.close()) }()
+	description, err := driver.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := loadSweep(ctx, f.sweepFlags, description.ShareRepeats)
+	if err != nil {
+		return err
+	}
+	if s.Model == nil {
+		return usageErrorf("model: there is nothing to measure without one")
+	}
+	variant := f.Variant
+	if variant == "" {
+		variant = perfio.VariantName(f.DType, f.KVCacheDType, s.Model)
+	}
+	if dir == "" {
+		dir = filepath.Join(f.Out, f.Hardware, filepath.FromSlash(s.Model.ID), variant)
+	}
+	if err := saveRunFlags(cmd, dir); err != nil {
+		return err
+	}
+	show, err := newProgress(a.stderr, f.LogFormat)
+	if err != nil {
+		return err
+	}
+	options := f.runOptions(s, dir, variant)
+	options.Open = opener.open
+	options.Observe = show.observe
+	if f.Telemetry {
+		options.ReadTelemetry = readTelemetry(show)
+	}
+	ctx, stop, release := watchSignals(ctx, f.Budget-time.Since(began), f.Budget > 0, show)
+	defer release()
+	options.Stop = stop
+	report, err := profile.Run(ctx, options)
+	show.close()
+	return a.conclude(report, err)
+}
+
+func (f *runFlags) runOptions(s *sweep, dir, variant string) profile.RunOptions {
+	name := f.Plan
+	switch {
+	case f.FromBundle != "":
+		name = "rows of " + filepath.Base(filepath.Dir(f.FromBundle)) + "/" + filepath.Base(f.FromBundle)
+	case f.PlanFile != "":
+		name = "file " + filepath.Base(f.PlanFile)
+	}
+	return profile.RunOptions{
+		Dir: dir, Hardware: f.Hardware, Variant: variant,
+		Spec: s.engineSpec(0), TPs: s.Options.TPs,
+		Plan: func(tp int, e *profile.Engine) (profile.TPPlan, error) {
+			return s.planTP(tp, e.Limits, e.AttentionBackend)
+		},
+		PlanOptions: s.Options, PlanName: name,
+		Warmup: f.Warmup, Iterations: f.Iterations, MaxIterations: f.MaxIterations, TargetError: f.TargetError,
+		FlushL2: f.FlushL2, Deadline: f.Deadline, Retries: negativeForNone(f.Retries), Seed: f.Seed,
+		AnchorEvery: f.AnchorEvery, DriftThreshold: f.DriftThreshold,
+		OnChange:        profile.EnvironmentPolicy(f.OnChange),
+		ProfilerVersion: version(),
+	}
+}
+
+func negativeForNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// conclude says how the run ended.
+func (a *app) conclude(report *profile.Report, err error) error {
+	var environment *profile.EnvironmentError
+	switch {
+	case errors.As(err, &environment):
+		return &exitError{Status: exitDrift, Err: fmt.Errorf(
+			"%w\n--on-environment-change keep goes on beside them, remeasure measures everything again", err)}
+	case errors.Is(err, context.Canceled):
+		return &exitError{Status: exitPartial, Err: errors.New("left at once; what was measured is kept: profile resume " + report.Dir)}
+	case err != nil:
+		return err
+	}
+	if _, err := fmt.Fprintf(a.stdout, "%s: %d shots measured, %d had been before\n", report.Dir, report.Measured, report.Reused); err != nil {
+		return err
+	}
+	if !report.Partial() {
+		return nil
+	}
+	listFailed(a.stderr, report.Failed)
+	reason := "ended early"
+	if len(report.Failed) > 0 {
+		reason = fmt.Sprintf("%d shots failed", len(report.Failed))
+	}
+	return &exitError{Status: exitPartial, Err: fmt.Errorf("%s; to go on: profile resume %s", reason, report.Dir)}
+}
+
+func listFailed(w io.Writer, failed []profile.FailedShot) {
+	for _, s := range failed {
+		fmt.Fprintf(w, "failed: tp%d %s %s: %s: %s\n", s.TP, s.Category, s.Shape, s.Status, s.Message)
+	}
+}
+
+// driverOpener hands out the driver that was asked for its description first,
+// and fresh ones after that.
+type driverOpener struct {
+	flags *sweepFlags
+	first profile.Driver
+}
+
+func (o *driverOpener) open() (profile.Driver, error) {
+	if d := o.first; d != nil {
+		o.first = nil
+		return d, nil
+	}
+	return openDriver(o.flags)
+}
+
+func (o *driverOpener) close() error {
+	if o.first == nil {
+		return nil
+	}
+	return o.first.Close()
+}
+
+// watchSignals gives a channel that is closed at the first signal or at the end
+// of the budget, and a context that ends at the second signal.
+func watchSignals(parent context.Context, budget time.Duration, limited bool, show progress) (context.Context, <-chan struct{}, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	stop := make(chan struct{})
+	ask := sync.OnceFunc(func() { close(stop) })
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1)
+	var timer <-chan time.Time
+	if limited {
+		timer = time.After(budget)
+	}
+	done := make(chan struct{})
+	go func() {
+		asked := false
+		for {
+			select {
+			case <-done:
+				return
+			case <-timer:
+				show.note("the budget is spent: the run ends after the shot in flight")
+				ask()
+			case s := <-signals:
+				if asked {
+					cancel()
+					// Should the driver not let go, the process leaves all the same:
+					// what is measured is in the journal.
+					time.AfterFunc(10*time.Second, func() { os.Exit(exitPartial) })
+					continue
+				}
+				asked = s != syscall.SIGUSR1
+				show.note(fmt.Sprintf("%v: the run ends after the shot in flight; a second signal leaves at once", s))
+				ask()
+			}
+		}
+	}()
+	return ctx, stop, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}
