@@ -1,0 +1,71 @@
+// Perfcheck checks, explains and compares bundles of measured layer latencies.
+//
+//	perfcheck validate PATH…          every problem of the bundles below PATH
+//	perfcheck inspect PATH            what a bundle holds
+//	perfcheck query … LOOKUP          one lookup, or a file of them
+//	perfcheck accuracy BUNDLE         both rules, judged on held-out measurements
+//	perfcheck calibrate BUNDLE        the accurate rules' calibration, stored beside it
+//
+// Exit status: 0 good, 1 failed, 2 wrong usage, 5 a check found something.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// The exit statuses that scripts rely on.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitProblems = 5
+)
+
+// errProblems ends a verb whose check found something; what it found has been
+// printed already.
+var errProblems = errors.New("problems found")
+
+// usageError is a mistake in the command line itself.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errProblems):
+		return exitProblems
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "perfcheck: %v\nRun 'perfcheck --help' for usage.\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "perfcheck: %v\n", err)
+		return exitFailed
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
+)
+
+// shotAnswer is one line of `query --shots --json`.
+type shotAnswer struct {
+	Layers  map[string]int64 `json:"layers"` // per call
+	BlockNS int64            `json:"block_ns"`
+	// StepNS is prologue, the model's depth of blocks, and head; absent where
+	// the depth is not known.
+	StepNS *int64 `json:"step_ns,omitempty"`
+	Status string `json:"status"`
+}
+
+// eachShot runs visit over the lines of a shots file; - is standard input.
+func eachShot(cmd *cobra.Command, file string, visit func(line int, shot perfio.BatchRow) error) (err error) {
+	var in io.Reader = cmd.InOrStdin()
+	name := "stdin"
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		in, name = f, file
+	}
+	r := perfio.NewBatchReader(in, name)
+	for r.Scan() {
+		shot, err := r.Record()
+		if err != nil {
+			return err
+		}
+		if err := visit(r.Line(), shot); err != nil {
+			return fmt.Errorf("%s:%d: %w", name, r.Line(), err)
+		}
+	}
+	return r.Err()
+}
+
+func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, file string, asJSON bool) error {
+	walk, err := table.Walk(tp)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	encoder := json.NewEncoder(out)
+	var step traceloader.Step
+	var answers []traceloader.Answer
+	count := 0
+	err = eachShot(cmd, file, func(line int, shot perfio.BatchRow) error {
+		batch := traceloader.NewBatch(shot.Requests)
+		if !walk.Step(batch, &step) {
+			return errors.New("requests: no answer for this batch")
+		}
+		var status traceloader.Status
+		answers, status = walk.Explain(batch, answers[:0])
+		count++
+		answer := shotAnswer{Layers: map[string]int64{}, BlockNS: step.BlockNS, Status: status.String()}
+		for _, part := range [][]traceloader.LayerLatency{step.Prologue, step.Block, step.Head} {
+			for _, l := range part {
+				answer.Layers[l.Layer] = l.LatencyNS
+			}
+		}
+		if total, ok := step.TotalNS(); ok {
+			answer.StepNS = &total
+		}
+		if asJSON {
+			return encoder.Encode(answer)
+		}
+		return printShot(out, line, batch, &step, answer)
+	})
+	if err == nil && count == 0 {
+		err = fmt.Errorf("%s: found no batches", file)
+	}
+	return errors.Join(err, out.Flush())
+}
+
+func printShot(out io.Writer, line int, batch traceloader.Batch, step *traceloader.Step, answer shotAnswer) error {
+	fmt.Fprintf(out, "batch %d: %d tokens, %d sequences, %s\n", line, batch.Tokens, batch.Sequences, answer.Status)
+	for _, part := range []struct {
+		name   string
+		layers []traceloader.LayerLatency
+	}{{"prologue", step.Prologue}, {"block", step.Block}, {"head", step.Head}} {
+		for _, l := range part.layers {
+			fmt.Fprintf(out, "  %-9s %-16s %12d ns\n", part.name, l.Layer, l.LatencyNS)
+		}
+	}
+	_, err := fmt.Fprintf(out, "  one block %27d ns\n", answer.BlockNS)
+	if answer.StepNS != nil {
+		_, err = fmt.Fprintf(out, "  step of %2d blocks %20d ns\n", step.Depth, *answer.StepNS)
+	}
+	return err
+}
