@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -186,3 +187,56 @@ func quantile(sorted []float64, q float64) float64 {
 }
 
 func round4(v float64) float64 { return perfio.RoundDecimals(v, 4) }
+
+// FitBundle fits the skew cases of each tp of the bundle in folder dir again and
+// rewrites skew_fit.csv and meta.yaml's skew_fit block; nothing else changes. A
+// tp without skew.csv keeps the entry it has. The fits are returned in ascending
+// order of degree.
+func FitBundle(dir string) ([]perfio.TPFit, error) {
+	bundle, err := perfio.OpenBundle(dir, perfio.Only(perfio.SkewFile))
+	if err != nil {
+		return nil, err
+	}
+	fits, tables, err := fitDegrees(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	node, err := SkewFitNode(fits)
+	if err != nil {
+		return nil, err
+	}
+	meta := bundle.Meta.Clone()
+	if err := meta.Set(node, "skew_fit"); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, perfio.MetaFile), err)
+	}
+	return fits, perfio.WriteBundle(dir, &perfio.Bundle{Meta: meta, TPs: tables})
+}
+
+func fitDegrees(bundle *perfio.Bundle) (fits []perfio.TPFit, tables []perfio.TP, err error) {
+	recorded := bundle.Meta.SkewFit()
+	for _, tp := range bundle.TPs {
+		if tp.Skew == nil {
+			if old := recorded.Entry(tp.Degree); old != nil {
+				if old.AlphaByBucket != nil {
+					return nil, nil, fmt.Errorf("tp%d: has no skew.csv, and its fit in meta.yaml stands inline", tp.Degree)
+				}
+				kept := *old
+				kept.Axes = recorded.AxesFor(tp.Degree)
+				fits = append(fits, kept)
+			}
+			continue
+		}
+		fit, err := FitSkew(tp.Skew)
+		if err != nil {
+			return nil, nil, fmt.Errorf("tp%d: %w", tp.Degree, err)
+		}
+		fit.Summary.Degree = tp.Degree
+		fit.Summary.BucketTable = fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile)
+		fits = append(fits, fit.Summary)
+		tables = append(tables, perfio.TP{Degree: tp.Degree, SkewFit: fit.Rows})
+	}
+	if len(tables) == 0 {
+		return nil, nil, errors.New("no tp folder has a skew.csv to fit")
+	}
+	return fits, tables, nil
+}
