@@ -39,7 +39,8 @@ func loadArchitecture(name string, model *perfio.ModelConfig) (*perfio.Architect
 	if name == "" {
 		return perfio.LoadArchitecture(model.ModelType)
 	}
-	if slices.Contains(perfio.Architectures(), name) {
+	_, err := os.Stat(name)
+	if slices.Contains(perfio.Architectures(), name) || (err != nil && !strings.ContainsAny(name, "./\\")) {
 		return perfio.LoadArchitecture(name)
 	}
 	return perfio.OpenArchitecture(name)

@@ -62,6 +62,8 @@ func newRootCommand(a *app) *cobra.Command {
 		newPlanCommand(a),
 		newRunCommand(a),
 		newResumeCommand(a),
+		newFitCommand(a),
+		newArchCommand(a),
 	)
 	return root
 }
