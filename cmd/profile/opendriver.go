@@ -6,17 +6,24 @@ import (
 
 	"github.com/layerprof/layerprof/internal/hardware"
 	"github.com/layerprof/layerprof/profile"
+	"github.com/layerprof/layerprof/profile/replay"
 	"github.com/layerprof/layerprof/profile/roofline"
 )
 
 // openDriver makes the driver that --driver names; it boots nothing.
 func openDriver(f *sweepFlags) (profile.Driver, error) {
-	name, _, _ := strings.Cut(f.Driver, ":")
+	name, rest, _ := strings.Cut(f.Driver, ":")
 	switch name {
 	case "roofline":
 		return openRoofline(f)
+	case "replay":
+		options, err := replay.Parse(rest)
+		if err != nil {
+			return nil, &exitError{Status: exitUsage, Err: err}
+		}
+		return replay.New(options)
 	}
-	return nil, usageErrorf("driver: found %q, expected roofline", f.Driver)
+	return nil, usageErrorf("driver: found %q, expected roofline or replay:BUNDLE", f.Driver)
 }
 
 func openRoofline(f *sweepFlags) (profile.Driver, error) {
