@@ -193,6 +193,10 @@ func readBatches(in io.Reader, file string, p *problems) []BatchRow {
 			}
 			continue
 		}
+		if len(rows) == MaxRows {
+			p.add(tooManyRows(file, r.lineNum))
+			return rows
+		}
 		rows = append(rows, r.row)
 	}
 	if r.err != nil {

@@ -111,6 +111,10 @@ func readTable[T any](in io.Reader, file string, size int64, c *codec[T], lenien
 	sorted, byKey := true, false
 	for s.next() {
 		n := len(rows)
+		if n == MaxRows {
+			p.add(tooManyRows(file, s.lineNum))
+			return rows
+		}
 		// Decoded in place: a local variable would be allocated for every row.
 		rows = append(rows, *new(T))
 		c.decode(s, &rows[n])
@@ -144,7 +148,11 @@ func readTable[T any](in io.Reader, file string, size int64, c *codec[T], lenien
 
 // rowsIn guesses how many rows a file of that size holds, rather too many.
 func rowsIn(size int64, table *Table) int {
-	return int(min(size, MaxTableBytes) / int64(4*len(table.Columns)))
+	return int(min(size/int64(4*len(table.Columns)), MaxRows))
+}
+
+func tooManyRows(file string, line int) *ParseError {
+	return &ParseError{File: file, Line: line, Err: &MismatchError{fmt.Sprintf("more than %d rows", MaxRows), "fewer"}}
 }
 
 // refuseDuplicates files each row whose key an earlier row has. Where lenient,

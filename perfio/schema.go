@@ -15,12 +15,15 @@ const (
 	MaxTP = 1 << 16
 	// MaxTableBytes is the largest CSV or JSON lines file.
 	MaxTableBytes = 64 << 20
+	// MaxRows is the most rows of a table that ReadBundle keeps, fifty times
+	// those of the largest one known.
+	MaxRows = 1 << 20
 	// MaxLineBytes is the longest line of a CSV file.
 	MaxLineBytes = 64 << 10
 	// MaxBatchLineBytes is the longest line of a JSON lines file.
 	MaxBatchLineBytes = 512 << 10
 	// MaxDocumentBytes is the largest YAML or JSON document.
-	MaxDocumentBytes = 8 << 20
+	MaxDocumentBytes = 2 << 20
 	// MaxTextBytes is the longest text field (a layer's name, a label).
 	MaxTextBytes = 256
 )
