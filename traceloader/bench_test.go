@@ -1,7 +1,10 @@
 package traceloader
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -150,13 +153,13 @@ func BenchmarkNew(b *testing.B) {
 		bundle perfio.Bundle
 	}{{"rows=merged", oneTP(bundle)}, {"rows=x2", doublingGrid(bundle)}} {
 		b.Run(rows.name, func(b *testing.B) {
-			b.ReportMetric(float64(len(rows.bundle.TPs[0].Attention)), "attention-rows")
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := New(&rows.bundle, Options{}); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(len(rows.bundle.TPs[0].Attention)), "attention-rows")
 		})
 	}
 }
@@ -175,4 +178,64 @@ func doublingGrid(b *perfio.Bundle) perfio.Bundle {
 		return !doubling(r.PrefillChunk, 16) || !doubling(r.KVPrefill, 16) || !doubling(r.NDecode, 1) || !doubling(r.KVDecode, 16)
 	})
 	return one
+}
+
+// BenchmarkOpen opens one tp folder from disk: the default sweep's 8,000 rows
+// and the two sweeps' 19,000. files=all also reads and checks skew.csv, which
+// parity does not need.
+func BenchmarkOpen(b *testing.B) {
+	whole := referenceBundle(b, llama)
+	for _, rows := range []struct {
+		name   string
+		bundle perfio.Bundle
+	}{{"rows=merged", oneTP(whole)}, {"rows=x2", doublingGrid(whole)}} {
+		dir := b.TempDir()
+		writeOneTP(b, dir, filepath.Join(referenceDir, "perf", filepath.FromSlash(llama)), rows.bundle.TPs[0].Attention)
+		b.Run(rows.name+"/files=parity", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Open(dir, Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(rows.name+"/files=all", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				bundle, err := perfio.OpenBundle(dir)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := New(bundle, Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// writeOneTP copies a bundle's meta.yaml and tp1, with these attention rows.
+func writeOneTP(b *testing.B, dir, from string, rows []perfio.AttentionRow) {
+	copyFile := func(name string) {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "tp1"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"meta.yaml", "tp1/dense.csv", "tp1/per_sequence.csv", "tp1/skew.csv", "tp1/skew_fit.csv"} {
+		copyFile(name)
+	}
+	text := []byte("prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\r\n")
+	for _, r := range rows {
+		text = fmt.Appendf(text, "%d,%d,%d,%d,%.6g\r\n", r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode, r.TimeUS)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tp1", "attention.csv"), text, 0o644); err != nil {
+		b.Fatal(err)
+	}
 }

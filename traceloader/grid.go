@@ -31,20 +31,34 @@ type gridRow struct {
 	ns  []float64 // whole numbers
 }
 
+// maxMarked bounds the bitmap by which distinct values are found.
+const maxMarked = 1 << 22
+
 // distinct returns the sorted distinct values of a column.
 func distinct(rows []perfio.AttentionRow, column func(*perfio.AttentionRow) int) []int {
-	vs := make([]int, 0, 64)
+	var vs []int
+	last := 0
+	for i := range rows {
+		last = max(last, column(&rows[i]))
+	}
+	if last >= maxMarked {
+		for i := range rows {
+			vs = append(vs, column(&rows[i]))
+		}
+		slices.Sort(vs)
+		return slices.Compact(vs)
+	}
+	marks := make([]uint64, last/64+1)
 	for i := range rows {
 		v := column(&rows[i])
-		// Rows stand in order of the keys: runs of equal values are long, and
-		// the values of the inner keys come again and again.
-		if len(vs) > 0 && vs[len(vs)-1] == v {
-			continue
-		}
-		vs = append(vs, v)
+		marks[v/64] |= 1 << (v % 64)
 	}
-	slices.Sort(vs)
-	return slices.Compact(vs)
+	for at, m := range marks {
+		for ; m != 0; m &= m - 1 {
+			vs = append(vs, at*64+bits.TrailingZeros64(m))
+		}
+	}
+	return vs
 }
 
 func newGrid(rows []perfio.AttentionRow, o *Options, warn func(string, ...any)) (*grid, error) {

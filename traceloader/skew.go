@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // maxBuckets bounds the memory of one alpha table.
@@ -61,15 +63,16 @@ func (b *rateBins) of(v float64) int {
 // effective returns the ends of bins that decide, ascending, and the label of
 // each count of ends that a value lies beyond. "The first label whose end is
 // not below the value, else the last" makes an end that is not above all
-// before it unreachable.
+// before it unreachable, and the last label's own end without effect.
 func (a bucketAxis) effective() (ends []float64, labels []string) {
-	last := math.Inf(-1)
-	for i, label := range a.labels {
-		if e := a.bins[i+1]; e > last {
-			ends, labels, last = append(ends, e), append(labels, label), e
+	highest := math.Inf(-1)
+	n := len(a.labels)
+	for i := range n - 1 {
+		if e := a.bins[i+1]; e > highest {
+			ends, labels, highest = append(ends, e), append(labels, a.labels[i]), e
 		}
 	}
-	return ends, append(labels, a.labels[len(a.labels)-1])
+	return ends, append(labels, a.labels[n-1])
 }
 
 func newIntBins(a bucketAxis) (intBins, []string) {
@@ -103,6 +106,75 @@ func newRateBins(a bucketAxis) (rateBins, []string) {
 	return b, labels
 }
 
+// newBuckets lays out the buckets of these chunks, all at the default.
+func newBuckets(pcs []int, axes bucketAxes, alphaDefault float64) (*alphaTable, [4][]string, error) {
+	a := &alphaTable{pcs: pcs, missing: len(pcs)}
+	var labels [4][]string
+	a.n, labels[0] = newIntBins(axes.n)
+	a.rate, labels[1] = newRateBins(axes.rate)
+	a.kvBig, labels[2] = newIntBins(axes.kvBig)
+	a.kp, labels[3] = newIntBins(axes.kp)
+	size := 1
+	for at, stride := range [...]*int{&a.strideKVBig, &a.strideRate, &a.strideN, &a.strideP} {
+		size *= len(labels[3-at])
+		if size > maxBuckets {
+			break
+		}
+		*stride = size
+	}
+	if size > maxBuckets/(len(pcs)+1) {
+		return nil, labels, errors.New("meta.yaml: skew_fit: bucket_axes: found more than 2^24 buckets")
+	}
+	a.alpha = make([]float64, a.strideP*(len(pcs)+1))
+	a.found = make([]bool, len(a.alpha))
+	for i := range a.alpha {
+		a.alpha[i] = alphaDefault
+	}
+	return a, labels, nil
+}
+
+// bakeRows puts rows into their buckets by their labels. It leaves it to
+// bakeKeys, and returns nil, where a label can stand for several bins or a key
+// for several rows.
+func bakeRows(rows []perfio.SkewFitRow, axes bucketAxes, alphaDefault float64) (*alphaTable, error) {
+	pcs := make([]int, 0, 64)
+	for i := range rows {
+		if r := &rows[i]; r.RawKey != "" {
+			return nil, nil
+		} else if len(pcs) == 0 || pcs[len(pcs)-1] != r.PC {
+			pcs = append(pcs, r.PC)
+		}
+	}
+	slices.Sort(pcs)
+	pcs = slices.Compact(pcs)
+	a, labels, err := newBuckets(pcs, axes, alphaDefault)
+	if err != nil {
+		return nil, err
+	}
+	for _, axis := range labels {
+		for i, label := range axis {
+			if strings.Contains(label, "|") || slices.Contains(axis[:i], label) {
+				return nil, nil
+			}
+		}
+	}
+	for i := range rows {
+		r := &rows[i]
+		p := countAtMost(pcs, r.PC) - 1
+		n, rate := slices.Index(labels[0], r.NLabel), slices.Index(labels[1], r.SkewRateLabel)
+		kv, kp := slices.Index(labels[2], r.KVBigLabel), slices.Index(labels[3], r.KPLabel)
+		if min(n, rate, kv, kp) < 0 {
+			continue // labels of other axes: no batch asks for them
+		}
+		at := p*a.strideP + n*a.strideN + rate*a.strideRate + kv*a.strideKVBig + kp
+		if a.found[at] {
+			return nil, nil
+		}
+		a.alpha[at], a.found[at] = r.Alpha, true
+	}
+	return a, nil
+}
+
 // keyPC returns the chunk of a bucket key. A key that no chunk makes is never
 // asked for.
 func keyPC(key string) (int, bool) {
@@ -118,50 +190,34 @@ func keyPC(key string) (int, bool) {
 	return pc, err == nil && strconv.Itoa(pc) == digits
 }
 
-func bakeAlphas(byKey map[string]float64, axes bucketAxes, alphaDefault float64) (*alphaTable, error) {
-	a := &alphaTable{}
+// bakeKeys makes every key that a batch can ask for and looks it up.
+func bakeKeys(byKey map[string]float64, axes bucketAxes, alphaDefault float64) (*alphaTable, error) {
+	var pcs []int
 	for key := range byKey {
 		if pc, ok := keyPC(key); ok {
-			a.pcs = append(a.pcs, pc)
+			pcs = append(pcs, pc)
 		}
 	}
-	slices.Sort(a.pcs)
-	a.pcs = slices.Compact(a.pcs)
-	if len(a.pcs) == 0 {
-		return &alphaTable{fixed: true, value: alphaDefault}, nil
-	}
-	var nLabels, rateLabels, kvLabels, kpLabels []string
-	a.n, nLabels = newIntBins(axes.n)
-	a.rate, rateLabels = newRateBins(axes.rate)
-	a.kvBig, kvLabels = newIntBins(axes.kvBig)
-	a.kp, kpLabels = newIntBins(axes.kp)
-	a.strideKVBig = len(kpLabels)
-	a.strideRate = a.strideKVBig * len(kvLabels)
-	a.strideN = a.strideRate * len(rateLabels)
-	a.strideP = a.strideN * len(nLabels)
-	if float64(a.strideP)*float64(len(a.pcs)+1) > maxBuckets {
-		return nil, errors.New("meta.yaml: skew_fit: the bucket axes make more than 2^24 buckets")
-	}
-	a.missing = len(a.pcs)
-	a.alpha = make([]float64, a.strideP*(len(a.pcs)+1))
-	a.found = make([]bool, len(a.alpha))
-	for i := range a.alpha {
-		a.alpha[i] = alphaDefault
+	slices.Sort(pcs)
+	pcs = slices.Compact(pcs)
+	a, labels, err := newBuckets(pcs, axes, alphaDefault)
+	if err != nil {
+		return nil, err
 	}
 	at, key := 0, make([]byte, 0, 96)
-	for _, pc := range a.pcs {
+	for _, pc := range pcs {
 		key = strconv.AppendInt(append(key[:0], "pc="...), int64(pc), 10)
 		pcEnd := len(key)
-		for _, n := range nLabels {
+		for _, n := range labels[0] {
 			key = append(append(key[:pcEnd], '|'), n...)
 			nEnd := len(key)
-			for _, rate := range rateLabels {
+			for _, rate := range labels[1] {
 				key = append(append(key[:nEnd], '|'), rate...)
 				rateEnd := len(key)
-				for _, kv := range kvLabels {
+				for _, kv := range labels[2] {
 					key = append(append(key[:rateEnd], '|'), kv...)
 					kvEnd := len(key)
-					for _, kp := range kpLabels {
+					for _, kp := range labels[3] {
 						key = append(append(key[:kvEnd], '|'), kp...)
 						if v, ok := byKey[string(key)]; ok {
 							a.alpha[at], a.found[at] = v, true

@@ -1,7 +1,6 @@
 package traceloader
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -38,52 +37,72 @@ func newBucketAxes(a *perfio.BucketAxes) (bucketAxes, error) {
 	return out, nil
 }
 
-// alphaSource is what the fit says of one tp.
-type alphaSource struct {
-	byKey        map[string]float64 // empty: the default stands for all buckets
-	alphaDefault float64
-	axes         *perfio.BucketAxes
-}
-
-// newAlphaSource follows the order of the rules: no fit or a disabled one
-// corrects nothing, a degree without an entry has the block's default, an
-// inline table wins over the file that bucket_table names.
-func newAlphaSource(m *perfio.Meta, tp *perfio.TP, o *Options, warn func(string, ...any)) (alphaSource, error) {
+// newAlphaTable bakes one tp's alphas, in the order of the rules: no fit or a
+// disabled one corrects nothing, a degree without an entry has the block's
+// default, an inline table wins over the file that bucket_table names.
+func newAlphaTable(m *perfio.Meta, tp *perfio.TP, o *Options, warn func(string, ...any)) (*alphaTable, error) {
 	if m == nil || m.Root == nil {
-		return alphaSource{}, nil
+		return &alphaTable{fixed: true}, nil
 	}
 	fit := m.SkewFit()
 	if fit == nil || !fit.Enabled {
-		return alphaSource{}, nil
+		return &alphaTable{fixed: true}, nil
 	}
 	e := fit.Entry(tp.Degree)
 	if e == nil || emptyEntry(e) {
-		return alphaSource{alphaDefault: fit.AlphaDefault}, nil
+		return fixedAlpha(fit.AlphaDefault)
 	}
-	s := alphaSource{byKey: e.AlphaByBucket, alphaDefault: e.AlphaDefault, axes: fit.AxesFor(tp.Degree)}
-	if len(s.byKey) > 0 || e.BucketTable == "" {
-		return s, nil
-	}
-	if tp.SkewFit == nil {
+	inline := len(e.AlphaByBucket) > 0
+	if !inline && e.BucketTable != "" && tp.SkewFit == nil {
 		warn("%s is missing, alpha_default %v stands for all buckets", e.BucketTable, e.AlphaDefault)
 	}
-	s.byKey = make(map[string]float64, len(tp.SkewFit))
-	for i := range tp.SkewFit {
-		r := &tp.SkewFit[i]
-		if math.IsNaN(r.Alpha) || math.IsInf(r.Alpha, 0) {
-			return s, fmt.Errorf("row %d: alpha: found %v, expected a finite number", i+1, r.Alpha)
-		}
-		key := r.Key()
-		if _, again := s.byKey[key]; again {
-			if !o.Lenient {
-				return s, fmt.Errorf("row %d: found %s again, expected each bucket once", i+1, key)
+	if !inline && (e.BucketTable == "" || len(tp.SkewFit) == 0) {
+		return fixedAlpha(e.AlphaDefault)
+	}
+	if err := checkAlpha("alpha_default", e.AlphaDefault); err != nil {
+		return nil, err
+	}
+	axes, err := newBucketAxes(fit.AxesFor(tp.Degree))
+	if err != nil {
+		return nil, err
+	}
+	if inline {
+		for key, alpha := range e.AlphaByBucket {
+			if err := checkAlpha("alpha_by_bucket: "+key, alpha); err != nil {
+				return nil, err
 			}
-			warn("row %d: found %s again, the first is taken", i+1, key)
+		}
+		return bakeKeys(e.AlphaByBucket, axes, e.AlphaDefault)
+	}
+	for i := range tp.SkewFit {
+		if err := checkAlpha("alpha", tp.SkewFit[i].Alpha); err != nil {
+			return nil, fmt.Errorf("row %d: %w", i+1, err)
+		}
+	}
+	if a, err := bakeRows(tp.SkewFit, axes, e.AlphaDefault); a != nil || err != nil {
+		return a, err
+	}
+	byKey, err := rowsByKey(tp.SkewFit, o, warn)
+	if err != nil {
+		return nil, err
+	}
+	return bakeKeys(byKey, axes, e.AlphaDefault)
+}
+
+func rowsByKey(rows []perfio.SkewFitRow, o *Options, warn func(string, ...any)) (map[string]float64, error) {
+	byKey := make(map[string]float64, len(rows))
+	for i := range rows {
+		key := rows[i].Key()
+		if _, again := byKey[key]; !again {
+			byKey[key] = rows[i].Alpha
 			continue
 		}
-		s.byKey[key] = r.Alpha
+		if !o.Lenient {
+			return nil, fmt.Errorf("row %d: found %s again, expected each bucket once", i+1, key)
+		}
+		warn("row %d: found %s again, the first is taken", i+1, key)
 	}
-	return s, nil
+	return byKey, nil
 }
 
 // emptyEntry says whether nothing is written in an entry, which then counts as
@@ -92,21 +111,13 @@ func emptyEntry(e *perfio.TPFit) bool {
 	return !e.HasAlphaDefault && e.Axes == nil && e.BucketTable == "" && len(e.AlphaByBucket) == 0 && e.Method == "" && e.NSamples == 0
 }
 
-// newAlphaTable bakes one tp's alphas.
-func newAlphaTable(m *perfio.Meta, tp *perfio.TP, o *Options, warn func(string, ...any)) (*alphaTable, error) {
-	s, err := newAlphaSource(m, tp, o, warn)
-	if err != nil {
-		return nil, err
+func fixedAlpha(v float64) (*alphaTable, error) {
+	return &alphaTable{fixed: true, value: v}, checkAlpha("alpha_default", v)
+}
+
+func checkAlpha(field string, v float64) error {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return fmt.Errorf("%s: found %v, expected a finite number", field, v)
 	}
-	if math.IsNaN(s.alphaDefault) || math.IsInf(s.alphaDefault, 0) {
-		return nil, errors.New("meta.yaml: skew_fit: alpha_default: expected a finite number")
-	}
-	if len(s.byKey) == 0 {
-		return &alphaTable{fixed: true, value: s.alphaDefault}, nil
-	}
-	axes, err := newBucketAxes(s.axes)
-	if err != nil {
-		return nil, err
-	}
-	return bakeAlphas(s.byKey, axes, s.alphaDefault)
+	return nil
 }

@@ -36,7 +36,7 @@ type tpTable struct {
 // that is wrong, each as "tp1: dense.csv: …".
 func New(b *perfio.Bundle, o Options) (*Table, error) {
 	if b == nil || len(b.TPs) == 0 {
-		return nil, errors.New("traceloader: found a bundle without tp folders, expected at least one")
+		return nil, errors.New("traceloader: bundle: found no tp folder, expected one or more")
 	}
 	t := &Table{options: o, arch: o.Architecture, model: o.Model, tps: make([]tpTable, len(b.TPs))}
 	if err := t.resolveModel(b); err != nil {
@@ -50,6 +50,9 @@ func New(b *perfio.Bundle, o Options) (*Table, error) {
 	}
 	wait.Wait()
 	var errs []error
+	for _, w := range b.Warnings {
+		t.warnings = append(t.warnings, w.Error())
+	}
 	for _, build := range builds {
 		build.finish()
 		errs = append(errs, build.errs()...)
