@@ -16,10 +16,8 @@ func (s *segment) at(q float64) float64 {
 
 // curve is latency over one integer axis.
 //
-// Note: gonum's interp.PiecewiseLinear multiplies the distance by a slope that
-// is divided beforehand; the rounding differs from the order of operations
-// that parity asks for, and truncation then makes a difference of 1 ns on
-// measured bundles. It stands in the tests as an independent check.
+// Note: gonum's interp.PiecewiseLinear rounds differently; see the package's
+// note and TestGonum.
 type curve struct {
 	index *index    // shared by curves that have the same keys
 	segs  []segment // by the number of keys that are at most q

@@ -260,9 +260,9 @@ func (g *grid) answer(pc, kp, nd, kd int) Answer {
 			if borrowed {
 				a.BorrowedCorners++
 			}
-			a.KVPrefill = worse(a.KVPrefill, axisStatus(s.kps, kp))
+			a.KVPrefill = worse(a.KVPrefill, listStatus(s.kps, g.kps, kp))
 			pair(ends(axisBracket(s.kps, kp)), func(k int) {
-				a.KVDecode = worse(a.KVDecode, axisStatus(s.rows[k].kds, kd))
+				a.KVDecode = worse(a.KVDecode, listStatus(s.rows[k].kds, g.kds, kd))
 			})
 		})
 	})

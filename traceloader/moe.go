@@ -120,9 +120,6 @@ func (m *moeTable) latency(tokens, experts int) int64 {
 }
 
 func (m *moeTable) answer(tokens, experts int) Answer {
-	if len(m.experts) == 1 {
-		return Answer{Status: worse(axisStatus(m.experts, experts), axisStatus(m.rows[0].xs, tokens))}
-	}
 	a := Answer{Status: axisStatus(m.experts, experts)}
 	pair(ends(axisBracket(m.experts, experts)), func(i int) {
 		a.Status = worse(a.Status, axisStatus(m.rows[i].xs, tokens))

@@ -65,15 +65,29 @@ func countAtMost(v []int, q int) int {
 	return i
 }
 
-// axisStatus says what a lookup at q on v is.
+// axisStatus says what a lookup at q on all measured values of an axis is.
+// Beyond the last one it is an extrapolation, also where there is only one
+// value and the rules hold it.
 func axisStatus(v []int, q int) Status {
 	switch i, found := slices.BinarySearch(v, q); {
 	case found:
 		return Measured
-	case i == 0 || len(v) == 1:
+	case i == 0:
 		return Clamped
 	case i == len(v):
 		return Extrapolated
 	}
 	return Interpolated
+}
+
+// listStatus is axisStatus on the list of one slice or row of a grid, whose
+// axis has the values axis: a list of one value is held where others go on.
+// That is ordinary where the coordinate has no meaning, as kv_prefill has none
+// without a prefill.
+func listStatus(list, axis []int, q int) Status {
+	s := axisStatus(list, q)
+	if s == Extrapolated && len(list) == 1 && q <= axis[len(axis)-1] {
+		return Clamped
+	}
+	return s
 }

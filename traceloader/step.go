@@ -124,7 +124,7 @@ func (t *Table) sparse() bool {
 }
 
 func (t *Table) call(tp int, layer string) (c call, ok bool, err error) {
-	e := t.catalog(layer)
+	e := t.catalogEntry(layer)
 	if e == nil {
 		return call{}, false, fmt.Errorf("traceloader: architecture %s: layer %s of the sequence is not in the catalog", t.arch.ModelType, layer)
 	}

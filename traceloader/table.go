@@ -39,7 +39,7 @@ func New(b *perfio.Bundle, o Options) (*Table, error) {
 		return nil, errors.New("traceloader: bundle: found no tp folder, expected one or more")
 	}
 	t := &Table{options: o, arch: o.Architecture, model: o.Model, tps: make([]tpTable, len(b.TPs))}
-	if err := t.resolveModel(b); err != nil {
+	if err := t.resolveModel(b.Meta); err != nil {
 		return nil, err
 	}
 	builds := make([]*tpBuild, len(b.TPs))
@@ -118,7 +118,7 @@ func (t *Table) tp(degree int) *tpTable {
 // tpFor is tp, but for a layer that the architecture marks tp_stable it is tp1
 // where that was measured.
 func (t *Table) tpFor(degree int, layer, category string) *tpTable {
-	if e := t.catalog(layer); e != nil && e.TPStable && e.Category == category {
+	if e := t.catalogEntry(layer); e != nil && e.TPStable && e.Category == category {
 		if one := t.tp(1); one != nil {
 			return one
 		}
@@ -126,16 +126,11 @@ func (t *Table) tpFor(degree int, layer, category string) *tpTable {
 	return t.tp(degree)
 }
 
-func (t *Table) catalog(layer string) *perfio.CatalogEntry {
+func (t *Table) catalogEntry(layer string) *perfio.CatalogEntry {
 	if t.arch == nil {
 		return nil
 	}
-	for i := range t.arch.Catalog {
-		if t.arch.Catalog[i].Layer == layer {
-			return &t.arch.Catalog[i]
-		}
-	}
-	return nil
+	return t.arch.Entry(layer)
 }
 
 // Dense returns the handle to a dense layer's latency over the tokens of a
