@@ -35,9 +35,10 @@ const (
 )
 
 // inside and alphaInside are places in a rounding interval, the middle first.
+// An alpha printed as -0.0 may be that of times apart by less than a place.
 var (
 	inside      = places(timeStep, 8)
-	alphaInside = places(alphaStep, 4)
+	alphaInside = append(places(alphaStep, 4), 1e-3*alphaStep, -1e-3*alphaStep)
 )
 
 func places(step float64, n int) []float64 {
@@ -57,7 +58,9 @@ func follows(t skewTimes, row *perfio.SkewRow) bool {
 	if !row.HasAlpha {
 		return t.max <= t.mean
 	}
-	return t.max > t.mean && perfio.RoundDecimals((t.skew-t.mean)/(t.max-t.mean), 4) == row.Alpha
+	alpha := perfio.RoundDecimals((t.skew-t.mean)/(t.max-t.mean), 4)
+	// A file tells -0.0 from 0.0.
+	return t.max > t.mean && alpha == row.Alpha && math.Signbit(alpha) == math.Signbit(row.Alpha)
 }
 
 // solvedForSkew tries a few places for mean and max, skew follows from them:
