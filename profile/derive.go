@@ -37,7 +37,7 @@ type layerValue struct {
 func (v *deriver) measured(shot *Shot, layers []string) (values map[string]layerValue, records []stored, ok bool) {
 	samples := make(map[string][]float64, len(layers))
 	kernels := make(map[string]map[string][]float64)
-	v.index.each(v.envs, v.tp, shotScope(shot), shot.Shape(), v.share, func(s stored) {
+	v.index.each(v.envs, v.tp, shotScope(shot), shot.Shape(), v.share && shot.Category.Shares(), func(s stored) {
 		factor := v.drift.factor(s.block)
 		if factor != 1 {
 			v.drift.Corrected++

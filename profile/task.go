@@ -86,7 +86,7 @@ func (r *runner) makeTasks() error {
 			}
 			k := key{shape: shot.Shape()}
 			scope := shotScope(shot)
-			if !share {
+			if !share || !category.Shares() {
 				k.scope = scope
 			}
 			t := byKey[k]
@@ -182,7 +182,7 @@ func (r *runner) shuffle() {
 // count sees how much of the task the journal holds.
 func (r *runner) count(t *task) {
 	d, x := r.degree, &r.journal.index
-	share := r.PlanOptions.ShareRepeats
+	share := r.PlanOptions.ShareRepeats && t.category.Shares()
 	samples := make([][]float64, len(t.layers))
 	t.imported = false
 	scope := t.scope
