@@ -1,6 +1,8 @@
 package perfio_test
 
 import (
+	"archive/zip"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -343,5 +345,31 @@ func TestReadErrors(t *testing.T) {
 	r = perfio.NewDenseReader(brokenReader{nil}, "f.csv")
 	if r.Scan() || !errors.Is(r.Err(), io.ErrNoProgress) {
 		t.Errorf("a reader that gives nothing: %v", r.Err())
+	}
+}
+
+// A bundle inside an archive needs nothing but fs.FS.
+func TestReadFromArchive(t *testing.T) {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, file := range bundletest.Files() {
+		w, err := z.Create("root/toy/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(file.Data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := perfio.ReadBundle(r, "root/toy")
+	if err != nil || len(bundle.TPs) != 2 || len(bundle.TPs[0].Attention) == 0 {
+		t.Errorf("%v", err)
 	}
 }

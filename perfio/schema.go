@@ -156,7 +156,7 @@ var moeSchema = &Table{
 }
 
 var skewSchema = &Table{
-	File: SkewFile, Order: "as given (the plan's order)",
+	File: SkewFile, Order: "the plan (as given)",
 	Doc: "attention of decodes of unequal length, against their mean and their largest",
 	Columns: []Column{
 		{Name: "regime", Type: Text, Doc: "pure (pc is 0) or mixed"},
