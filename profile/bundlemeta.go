@@ -14,7 +14,7 @@ import (
 
 // metaNode makes meta.yaml's content from the one on disk, if any, and what
 // this run knows. Keys that this program does not know stay as they are.
-func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *driftModel, fit *yaml.Node, missing int) *yaml.Node {
+func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *driftModel, fit *yaml.Node, missing, infeasible int) *yaml.Node {
 	m := newYAMLMap()
 	if old != nil && old.Root != nil {
 		m = yamlMap{old.Root}
@@ -40,8 +40,15 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("sm_count", e.SMCount, e.SMCount > 0)
 	m.setOrDrop("attention_backend", e.AttentionBackend, e.AttentionBackend != "")
 	m.setOrDrop("model_runner", e.ModelRunner, e.ModelRunner != "")
-	m.set("order", string(o.Order))
-	m.set("blocks", r.Spec.Blocks)
+	replayed := e.Origin == Replayed
+	order, iterations := string(o.Order), r.Iterations
+	if replayed {
+		// What was measured, and how, is the source's to say.
+		order, _ = e.Provenance["order"].(string)
+		iterations, _ = e.Provenance["measurement_iterations"].(int)
+	}
+	m.setOrDrop("order", order, order != "")
+	m.setOrDrop("blocks", r.Spec.Blocks, !replayed)
 	m.set("tp_degrees", degrees)
 	m.set("engine_effective", r.engineEffective(slices.Max(degrees)))
 	if r.PlanName != "" {
@@ -60,17 +67,20 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	grid.set("n_decode", gridText(true, 1, limits.MaxNumSeqs, 2))
 	grid.set("kv", gridText(true, 16, maxKV, o.KVFactor))
 	m.set("attention_grid", grid)
-	m.set("measurement_iterations", r.Iterations)
-	m.set("measurement_warmup", r.Warmup)
+	m.setOrDrop("measurement_iterations", iterations, iterations > 0)
+	m.setOrDrop("measurement_warmup", r.Warmup, !replayed)
 	m.setOrDrop("skew_statistic", perfio.SkewMean, r.skewMeans())
 	m.set("skew_profile", r.skewProfile(limits, maxKV))
 	m.set("skew_fit", fit)
 	m.setOrDrop("missing_shots", missing, missing > 0)
+	m.setOrDrop("infeasible_shots", infeasible, infeasible > 0)
 	telemetry := newYAMLMap()
 	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)
-	delete(provenance, "engine_effective")
+	for _, key := range []string{"engine_effective", "order", "measurement_iterations", "skew_statistic", "origin"} {
+		delete(provenance, key) // these have keys of their own
+	}
 	m.setOrDrop("provenance", provenance, len(provenance) > 0)
 	return m.node
 }
@@ -83,6 +93,9 @@ func (r *runner) engineEffective(tp int) yamlMap {
 	if given, ok := e.Provenance["engine_effective"].(map[string]any); ok {
 		for _, k := range slices.Sorted(maps.Keys(given)) {
 			m.set(k, given[k])
+		}
+		if e.Origin == Replayed {
+			return m
 		}
 	}
 	m.set("dtype", s.DType)

@@ -31,7 +31,7 @@ func (r *runner) write() error {
 	drift := newDriftModel(&r.journal.index, d.envs, d.tp, r.DriftThreshold)
 	v := &deriver{
 		index: &r.journal.index, envs: d.envs, tp: d.tp, share: r.PlanOptions.ShareRepeats, drift: drift,
-		layers: r.catalogLayers(), skewFactor: r.skewFactor(),
+		arch: r.Spec.Architecture, skewFactor: r.skewFactor(),
 	}
 	v.derive(&d.plan)
 	tables := &v.tables
@@ -108,13 +108,16 @@ func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
 		return err
 	}
 	slices.Sort(degrees)
-	missing := 0
+	missing, infeasible := 0, 0
 	for _, t := range d.tasks {
-		if r.missing(t) > 0 || t.aside {
+		switch {
+		case t.infeasible:
+			infeasible++
+		case t.aside || r.missing(t) > 0:
 			missing++
 		}
 	}
-	node := r.metaNode(old.Meta, slices.Compact(degrees), d, drift, fit, missing)
+	node := r.metaNode(old.Meta, slices.Compact(degrees), d, drift, fit, missing, infeasible)
 	meta := &perfio.Meta{Root: node}
 	return atomicfile.Write(filepath.Join(r.Dir, perfio.MetaFile), func(w io.Writer) error {
 		return perfio.WriteMeta(w, meta)
@@ -137,14 +140,6 @@ func (r *runner) skewFactor() float64 {
 		return float64(r.sumsOf)
 	}
 	return 1
-}
-
-func (r *runner) catalogLayers() []string {
-	var names []string
-	for _, e := range r.Spec.Architecture.Catalog {
-		names = append(names, e.Layer)
-	}
-	return names
 }
 
 // copyStable takes the rows of layers that do not change with the degree from

@@ -10,12 +10,12 @@ import (
 
 // deriver turns a degree's part of the journal into its tables.
 type deriver struct {
-	index  *journalIndex
-	envs   []string
-	tp     int
-	share  bool
-	drift  *driftModel
-	layers []string // of the catalog, for shots that want all
+	index *journalIndex
+	envs  []string
+	tp    int
+	share bool
+	drift *driftModel
+	arch  *perfio.Architecture
 	// skewFactor is what a new skew time is multiplied by: 1, but where rows
 	// stand beside older ones that are sums of several runs.
 	skewFactor float64
@@ -127,11 +127,25 @@ func (v *deriver) table(c *CategoryPlan) {
 	}
 }
 
-func (v *deriver) wanted(c *CategoryPlan, i int) []string {
+func (v *deriver) wanted(c *CategoryPlan, i int) []string { return plannedLayers(c, i, v.arch) }
+
+// plannedLayers are the layers that a shot is measured for, where the plan
+// leaves them open too.
+func plannedLayers(c *CategoryPlan, i int, arch *perfio.Architecture) []string {
 	if layers := c.LayersOf(i); layers != nil {
 		return layers
 	}
-	return v.layers
+	switch c.Category {
+	case Dense, PerSequence, Attention, MoE:
+		return arch.Layers(string(c.Category))
+	case Skew:
+		return arch.Layers(string(Attention))
+	}
+	names := make([]string, 0, len(arch.Catalog))
+	for _, e := range arch.Catalog {
+		names = append(names, e.Layer)
+	}
+	return names
 }
 
 // skew makes the rows of the cases all of whose batches are measured.

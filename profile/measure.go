@@ -317,12 +317,16 @@ func checkResult(t *task, res Result) string {
 
 // fail notes a failed attempt: the shot is tried again, or set aside.
 func (p *pass) fail(t *task, res Result) {
+	if res.Status == Infeasible {
+		p.exclude(t, res)
+		return
+	}
 	if t.attempts == 0 {
 		p.inARow++
 	}
 	t.attempts++
 	t.failure = res
-	if t.attempts <= p.Retries && res.Status != Infeasible {
+	if t.attempts <= p.Retries {
 		t.retrying = true
 		p.retries = append(p.retries, t)
 		p.emit(Event{Kind: EventRetry, Category: t.category, Shape: t.shape, Done: p.done, Total: p.total, Message: res.Message})
@@ -337,6 +341,21 @@ func (p *pass) fail(t *task, res Result) {
 	})
 	p.report.Failed = append(p.report.Failed, FailedShot{d.tp, t.category, t.shape, res.Status, res.Message})
 	p.emit(Event{Kind: EventFailed, Category: t.category, Shape: t.shape, Done: p.done, Total: p.total, Message: res.Message})
+}
+
+// exclude leaves a shot out that the engine does not take, now and in later
+// runs: no failure, and nothing that another try would change.
+func (p *pass) exclude(t *task, res Result) {
+	t.infeasible = true
+	if p.report.Infeasible == 0 {
+		p.warn("%s is beyond the engine's limits and left out, as may be others: %s", t, res.Message)
+	}
+	p.report.Infeasible++
+	d := p.degree
+	_ = p.journal.append(&record{
+		Kind: recordShot, TimeMS: p.Now().UnixMilli(), Env: d.env, TP: d.tp, Scope: t.scope, Shape: t.shape,
+		Status: Infeasible, Message: res.Message,
+	})
 }
 
 func (p *pass) hopelessError(last error) error {

@@ -16,12 +16,15 @@ var ErrStopped = errors.New("stopped before the plan was complete")
 type Report struct {
 	Measured int // shots measured by this run, repeats for drift among them
 	Reused   int // shots that had been measured before
-	Missing  int // planned shots without a measurement, the failed among them
+	Missing  int // shots of the degrees begun that are not measured, the failed among them
 	Failed   []FailedShot
-	Stopped  bool
-	Boots    int
-	Redone   int // shots measured again because the device had drifted
-	Dir      string
+	// Infeasible counts planned shots that the engine refused as beyond its
+	// limits. They are left out for good, and do not make a run partial.
+	Infeasible int
+	Stopped    bool
+	Boots      int
+	Redone     int // shots measured again because the device had drifted
+	Dir        string
 }
 
 // Partial reports whether planned shots are left without a measurement.
@@ -196,7 +199,13 @@ func (r *runner) runDegree(ctx context.Context, tp int) error {
 	if err := r.makeTasks(); err != nil {
 		return err
 	}
-	if err := r.measure(ctx); err != nil {
+	err = r.measure(ctx)
+	for _, t := range d.tasks {
+		if t.aside || r.missing(t) > 0 {
+			r.report.Missing++
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return r.write()

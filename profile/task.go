@@ -32,7 +32,9 @@ type task struct {
 	alone    bool // measured by itself, to see whether it is what kills the engine
 	retrying bool // waits for a fresh driver
 	aside    bool // failed for good
-	failure  Result
+	// infeasible: beyond the engine's limits, as the engine itself said.
+	infeasible bool
+	failure    Result
 }
 
 // shotScope names the only need that a measurement serves where repeats are not
@@ -64,11 +66,6 @@ func joinInts(prefix string, values ...int) string {
 // order in which it is measured.
 func (r *runner) makeTasks() error {
 	d := r.degree
-	all := make([]string, 0, len(r.Spec.Architecture.Catalog))
-	for _, e := range r.Spec.Architecture.Catalog {
-		all = append(all, e.Layer)
-	}
-	slices.Sort(all)
 	share := r.PlanOptions.ShareRepeats
 	type key struct{ scope, shape string }
 	byKey := make(map[key]*task)
@@ -80,10 +77,7 @@ func (r *runner) makeTasks() error {
 		}
 		for i := range c.Shots {
 			shot := &c.Shots[i]
-			layers := c.LayersOf(i)
-			if layers == nil {
-				layers = all
-			}
+			layers := plannedLayers(c, i, r.Spec.Architecture)
 			k := key{shape: shot.Shape()}
 			scope := shotScope(shot)
 			if !share || !category.Shares() {
@@ -198,6 +192,10 @@ func (r *runner) count(t *task) {
 		}
 		t.imported = t.imported || s.Imported
 	})
+	for _, env := range d.envs {
+		f := x.failed[measureKey{env, d.tp, t.scope, t.shape}]
+		t.infeasible = t.infeasible || f != nil && f.Status == Infeasible
+	}
 	t.have, t.wide = math.MaxInt, false
 	for _, us := range samples {
 		t.have = min(t.have, len(us))
@@ -211,7 +209,7 @@ func (r *runner) count(t *task) {
 // missing is how many samples of the task to take next; 0: it is done.
 func (r *runner) missing(t *task) int {
 	switch {
-	case t.aside || t.imported && t.have > 0:
+	case t.aside || t.infeasible || t.imported && t.have > 0:
 		return 0
 	case t.have < r.Iterations:
 		return r.Iterations - t.have

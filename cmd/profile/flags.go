@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/layerprof/layerprof/profile"
+	"github.com/layerprof/layerprof/profile/replay"
 )
 
 // sweepFlags are the flags that say what is measured, on what, and how; every
@@ -49,6 +50,8 @@ type sweepFlags struct {
 	Blocks     int
 	Warmup     int
 	Iterations int
+
+	replaySource *replay.Source // opened once for all drivers
 
 	// given tells a flag that was set, by the command line or the config file,
 	// from its default.

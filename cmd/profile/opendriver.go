@@ -17,13 +17,24 @@ func openDriver(f *sweepFlags) (profile.Driver, error) {
 	case "roofline":
 		return openRoofline(f)
 	case "replay":
-		options, err := replay.Parse(rest)
+		return openReplay(f, rest)
+	}
+	return nil, usageErrorf("driver: found %q, expected roofline or replay:BUNDLE[,key=value...]", f.Driver)
+}
+
+// openReplay gives drivers that share one source: what it injects goes by how
+// often it was asked.
+func openReplay(f *sweepFlags, text string) (profile.Driver, error) {
+	if f.replaySource == nil {
+		options, err := replay.Parse(text)
 		if err != nil {
 			return nil, &exitError{Status: exitUsage, Err: err}
 		}
-		return replay.New(options)
+		if f.replaySource, err = replay.Open(options); err != nil {
+			return nil, err
+		}
 	}
-	return nil, usageErrorf("driver: found %q, expected roofline or replay:BUNDLE", f.Driver)
+	return f.replaySource.NewDriver(), nil
 }
 
 func openRoofline(f *sweepFlags) (profile.Driver, error) {

@@ -172,6 +172,9 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	if _, err := fmt.Fprintf(a.stdout, "%s: %d shots measured, %d had been before\n", report.Dir, report.Measured, report.Reused); err != nil {
 		return err
 	}
+	if report.Infeasible > 0 {
+		fmt.Fprintf(a.stderr, "%d planned shots are beyond the driver's limits: the bundle has no rows for them\n", report.Infeasible)
+	}
 	if !report.Partial() {
 		return nil
 	}

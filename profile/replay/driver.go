@@ -140,11 +140,25 @@ func (e *engine) provenance() map[string]any {
 			of[name] = v
 		}
 	}
-	return map[string]any{
+	p := map[string]any{
 		"origin":         string(profile.Replayed),
 		"replayed_from":  of,
 		"skew_statistic": meta.SkewStatistic(),
+		"order":          string(profile.PrefillFirst), // of LLMServingSim's profiler, which does not say so
 	}
+	if order := meta.Text("order"); order != "" {
+		p["order"] = order
+	}
+	if n := meta.MeasurementIterations(); n > 0 {
+		p["measurement_iterations"] = n
+	}
+	if n := meta.Get("engine_effective"); n != nil {
+		var effective map[string]any
+		if n.Decode(&effective) == nil {
+			p["engine_effective"] = effective
+		}
+	}
+	return p
 }
 
 // catalog says which file has each layer's rows.
