@@ -212,6 +212,9 @@ func (d *Driver) Measure(ctx context.Context, shots []profile.Shot, o profile.Me
 
 func (e *engine) measure(ctx context.Context, shot *profile.Shot, o profile.MeasureOptions) (profile.Result, error) {
 	s := e.source
+	if reason := e.limits.Infeasible(shot.Groups); reason != "" {
+		return profile.Result{Status: profile.Infeasible, Message: reason}, ctx.Err()
+	}
 	times, err := e.answer(shot, o.Layers)
 	if err != nil {
 		return profile.Result{Status: profile.Infeasible, Message: err.Error()}, ctx.Err()

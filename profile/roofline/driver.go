@@ -86,9 +86,15 @@ func (d *Driver) Boot(_ context.Context, spec profile.EngineSpec) (*profile.Engi
 			},
 		},
 		Origin: profile.Synthetic, GPU: d.name(), SMCount: d.spec.SMCount(),
-		AttentionBackend: string(d.spec.Attention),
+		AttentionBackend: backends[d.spec.Attention],
 		Catalog:          matches,
 	}, nil
+}
+
+// backends are the kernels by the name that an engine reports.
+var backends = map[hardware.AttentionKernel]string{
+	hardware.FlashAttention2: "FlashAttention 2",
+	hardware.FlashAttention3: "FlashAttention 3",
 }
 
 func (d *Driver) name() string {
@@ -216,7 +222,15 @@ func (d *Driver) Measure(ctx context.Context, shots []profile.Shot, o profile.Me
 }
 
 func (d *Driver) measure(e *engine, shot profile.Shot, wanted map[string]bool, n int) profile.Result {
-	if reason := e.infeasible(shot); reason != "" {
+	for _, g := range shot.Groups {
+		if g.Count < 1 || g.NewTokens < 1 || g.KVHistory < 0 {
+			return profile.Result{Status: profile.Failed, Message: fmt.Sprintf("%dx%d@%d is no group of requests", g.Count, g.NewTokens, g.KVHistory)}
+		}
+	}
+	if len(shot.Groups) == 0 {
+		return profile.Result{Status: profile.Failed, Message: "the batch is empty"}
+	}
+	if reason := e.limits.Infeasible(shot.Groups); reason != "" {
 		return profile.Result{Status: profile.Infeasible, Message: reason}
 	}
 	b := batch{tokens: float64(shot.Tokens()), sequences: float64(shot.Sequences())}
@@ -244,32 +258,6 @@ func (d *Driver) measure(e *engine, shot profile.Shot, wanted map[string]bool, n
 		r.Layers = append(r.Layers, lr)
 	}
 	return r
-}
-
-// infeasible says why the engine could not run the batch; "" if it can.
-func (e *engine) infeasible(shot profile.Shot) string {
-	tokens, sequences, longest, cached := 0, 0, 0, 0
-	for _, g := range shot.Groups {
-		if g.Count < 1 || g.NewTokens < 1 || g.KVHistory < 0 {
-			return fmt.Sprintf("group %dx%d@%d is no request", g.Count, g.NewTokens, g.KVHistory)
-		}
-		tokens += g.Count * g.NewTokens
-		sequences += g.Count
-		longest = max(longest, g.NewTokens+g.KVHistory)
-		cached += g.Count * ceilDiv(g.NewTokens+g.KVHistory, e.limits.BlockSize) * e.limits.BlockSize
-	}
-	l := e.limits
-	switch {
-	case sequences == 0:
-		return "the batch is empty"
-	case tokens > l.MaxNumBatchedTokens+l.MaxNumSeqs:
-		return fmt.Sprintf("%d tokens exceed max_num_batched_tokens %d + max_num_seqs %d", tokens, l.MaxNumBatchedTokens, l.MaxNumSeqs)
-	case l.CacheTokens > 0 && cached > l.CacheTokens:
-		return fmt.Sprintf("%d tokens of KV cache exceed %d", cached, l.CacheTokens)
-	case l.MaxModelLen > 0 && longest > l.MaxModelLen:
-		return fmt.Sprintf("a request of %d tokens exceeds max_model_len %d", longest, l.MaxModelLen)
-	}
-	return ""
 }
 
 // experts is the number of distinct experts that the shot's routing activates;

@@ -168,25 +168,23 @@ func TestInfeasible(t *testing.T) {
 	spec.MaxModelLen, spec.KVBlocks = 8192, 1000
 	d := boot(t, "H200", spec)
 	for _, tt := range []struct {
-		s    profile.Shot
-		want string
+		shot   profile.Shot
+		status profile.Status
+		want   string
 	}{
-		{shot(), "the batch is empty"},
-		{shot(request(1, 2304, 0)), ""},
-		{shot(request(1, 2305, 0)), "2305 tokens exceed max_num_batched_tokens 2048 + max_num_seqs 256"},
-		{shot(request(1, 1, 8191)), ""},
-		{shot(request(1, 1, 8192)), "a request of 8193 tokens exceeds max_model_len 8192"},
-		{shot(request(10, 1, 1599)), ""},
-		{shot(request(10, 1, 1600)), "16160 tokens of KV cache exceed 16000"},
-		{shot(request(1, 0, 5)), "group 1x0@5 is no request"},
+		{shot(request(1, 2304, 0)), profile.OK, ""},
+		{shot(request(1, 2305, 0)), profile.Infeasible, "2305 tokens, the engine takes 2304"},
+		{shot(request(1, 1, 8190)), profile.OK, ""},
+		{shot(request(1, 1, 8191)), profile.Infeasible, "a sequence of 8192 tokens, max_model_len is 8192"},
+		{shot(request(10, 1, 1599)), profile.OK, ""},
+		{shot(request(10, 1, 1600)), profile.Infeasible, "16160 tokens of KV cache, the engine has 16000"},
+		{shot(), profile.Failed, "the batch is empty"},
+		{shot(request(1, 0, 5)), profile.Failed, "1x0@5 is no group of requests"},
+		{shot(request(1, 1, -5)), profile.Failed, "1x1@-5 is no group of requests"},
 	} {
-		r := measure(t, d, profile.MeasureOptions{Iterations: 1}, tt.s)[0]
-		status := profile.OK
-		if tt.want != "" {
-			status = profile.Infeasible
-		}
-		if r.Status != status || r.Message != tt.want || (tt.want != "" && r.Layers != nil) {
-			t.Errorf("%s: %s %q, want %s %q", tt.s.Shape(), r.Status, r.Message, status, tt.want)
+		r := measure(t, d, profile.MeasureOptions{Iterations: 1}, tt.shot)[0]
+		if r.Status != tt.status || r.Message != tt.want || (r.Status != profile.OK && r.Layers != nil) {
+			t.Errorf("%s: %s %q, want %s %q", tt.shot.Shape(), r.Status, r.Message, tt.status, tt.want)
 		}
 	}
 }
