@@ -21,7 +21,7 @@ func unrounded(row *perfio.SkewRow) (skewTimes, bool) {
 	if !row.HasAlpha {
 		return printed, false // max is printed above mean, so it was
 	}
-	for _, solve := range []func(*perfio.SkewRow) (skewTimes, bool){solvedForSkew, solvedForMax, solvedInSteps} {
+	for _, solve := range []func(*perfio.SkewRow) (skewTimes, bool){solvedForSkew, solvedForMax, solvedInSteps, nearZero} {
 		if t, ok := solve(row); ok {
 			return t, true
 		}
@@ -35,10 +35,9 @@ const (
 )
 
 // inside and alphaInside are places in a rounding interval, the middle first.
-// An alpha printed as -0.0 may be that of times apart by less than a place.
 var (
 	inside      = places(timeStep, 8)
-	alphaInside = append(places(alphaStep, 4), 1e-3*alphaStep, -1e-3*alphaStep)
+	alphaInside = places(alphaStep, 4)
 )
 
 func places(step float64, n int) []float64 {
@@ -59,7 +58,7 @@ func follows(t skewTimes, row *perfio.SkewRow) bool {
 		return t.max <= t.mean
 	}
 	alpha := perfio.RoundDecimals((t.skew-t.mean)/(t.max-t.mean), 4)
-	// A file tells -0.0 from 0.0.
+	// skew.csv tells -0.0 from 0.0: skew was a little below mean.
 	return t.max > t.mean && alpha == row.Alpha && math.Signbit(alpha) == math.Signbit(row.Alpha)
 }
 
@@ -80,7 +79,24 @@ func solvedForSkew(row *perfio.SkewRow) (skewTimes, bool) {
 	return skewTimes{}, false
 }
 
-// solvedForMax does the same for a large alpha, which says more about the
+// nearZero moves mean and skew past each other, for the sign of an alpha that
+// rounds to zero.
+func nearZero(row *perfio.SkewRow) (skewTimes, bool) {
+	if row.Alpha != 0 {
+		return skewTimes{}, false
+	}
+	for _, dMean := range inside {
+		for _, dSkew := range inside {
+			t := skewTimes{mean: row.TMeanUS + dMean, max: row.TMaxUS, skew: row.TSkewUS + dSkew}
+			if follows(t, row) {
+				return t, true
+			}
+		}
+	}
+	return skewTimes{}, false
+}
+
+// solvedForMax lets max follow, for a large alpha, which says more about the
 // difference of max and mean than their printed forms do.
 func solvedForMax(row *perfio.SkewRow) (skewTimes, bool) {
 	for _, dSkew := range inside {

@@ -57,7 +57,7 @@ func TestUnroundedGivesEveryReferenceRow(t *testing.T) {
 				}
 				if has := got.max > got.mean; has != r.HasAlpha {
 					t.Errorf("%s tp%d row %d: alpha %v, want %v (%+v)", dir, tp.Degree, i, has, r.HasAlpha, *r)
-				} else if a := perfio.RoundDecimals((got.skew-got.mean)/(got.max-got.mean), 4); has && a != r.Alpha {
+				} else if a := perfio.RoundDecimals((got.skew-got.mean)/(got.max-got.mean), 4); has && (a != r.Alpha || math.Signbit(a) != math.Signbit(r.Alpha)) {
 					t.Errorf("%s tp%d row %d: alpha %v, want %v", dir, tp.Degree, i, a, r.Alpha)
 				}
 			}
@@ -96,6 +96,8 @@ func TestUnrounded(t *testing.T) {
 		{"one step apart", 46.497, ulps(46.497, 1), 47.297},
 		{"three steps apart", 46.497, ulps(46.497, 3), 46.123},
 		{"seven steps apart, skew in the next binade", 63.9, ulps(63.9, 7), 64.8},
+		{"a little below mean", 619.6512, 861.892, 619.6508},
+		{"a little above mean", 619.6508, 861.892, 619.6512},
 		{"steps apart, equal skew", 63.9, ulps(63.9, 7), 63.9},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
