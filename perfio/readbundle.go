@@ -128,11 +128,16 @@ func (l *load) plan() {
 	} else {
 		l.bundle.Meta = parseMeta(data, file, &l.head)
 	}
-	for _, degree := range l.degrees() {
+	degrees, err := l.degrees()
+	if err != nil {
+		l.head.add(&ParseError{File: l.shown, Err: ioCause(err)})
+		return
+	}
+	for _, degree := range degrees {
 		l.bundle.TPs = append(l.bundle.TPs, TP{Degree: degree})
 	}
-	if len(l.bundle.TPs) == 0 {
-		l.head.add(&ParseError{File: l.file(""), Err: &MismatchError{"no tp<N> folder", "one or more"}})
+	if len(degrees) == 0 {
+		l.head.add(&ParseError{File: file, Err: &MismatchError{"no tp<N> folder beside it", "one or more"}})
 	}
 	for _, degree := range l.promised() {
 		if degree >= 1 && l.bundle.TP(degree) == nil {
@@ -159,11 +164,10 @@ func (l *load) promised() []int {
 	return l.bundle.Meta.TPDegrees()
 }
 
-func (l *load) degrees() []int {
+func (l *load) degrees() ([]int, error) {
 	entries, err := fs.ReadDir(l.fsys, l.dir)
 	if err != nil {
-		l.head.add(&ParseError{File: l.file(""), Err: ioCause(err)})
-		return nil
+		return nil, err
 	}
 	var out []int
 	for _, e := range entries {
@@ -185,7 +189,7 @@ func (l *load) degrees() []int {
 		}
 	}
 	slices.Sort(out)
-	return out
+	return out, nil
 }
 
 // planTP lists one folder's files.

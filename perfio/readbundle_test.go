@@ -373,3 +373,11 @@ func TestReadFromArchive(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestReadBundleNowhere(t *testing.T) {
+	_, err := perfio.ReadBundle(bundletest.Files(), "none")
+	want := "none/meta.yaml: file does not exist\nnone: file does not exist"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}

@@ -126,7 +126,7 @@ func Damages() []Damage {
 			files["tp2/moe.csv"] = &fstest.MapFile{Data: []byte("tokens,time_us\r\n"), Mode: 0o644}
 		}},
 		one("no meta", meta+": file does not exist", remove(meta)),
-		one("no degree", "found no tp<N> folder, expected one or more", func(files fstest.MapFS) {
+		one("no degree", meta+": found no tp<N> folder beside it, expected one or more", func(files fstest.MapFS) {
 			replace(meta, "tp_degrees: [1, 2]\n", "")(files)
 			remove("tp")(files)
 		}),
