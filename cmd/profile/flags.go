@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/layerprof/layerprof/profile"
@@ -27,6 +29,10 @@ type sweepFlags struct {
 	KVBlocks            int
 	BlockSize           int
 	EngineArgs          map[string]string
+	Python              string
+	Env                 map[string]string
+	BootDeadline        time.Duration
+	EngineLog           string
 
 	Plan          string
 	Kernel        string
@@ -79,6 +85,10 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.IntVar(&f.KVBlocks, "kv-blocks", 0, "KV cache blocks, for drivers that have no cache of their own (0: no limit)")
 	flags.IntVar(&f.BlockSize, "block-size", 16, "tokens a KV cache block, where no engine says it")
 	flags.StringToStringVar(&f.EngineArgs, "engine-arg", nil, "`key=value` passed to the engine as it is; repeatable")
+	flags.StringVar(&f.Python, "python", "", "`interpreter` of the environment that has vLLM (default: python3)")
+	flags.StringToStringVar(&f.Env, "env", nil, "`NAME=value` in the worker's environment; repeatable")
+	flags.DurationVar(&f.BootDeadline, "boot-deadline", 20*time.Minute, "longest that a worker's engine may take to boot")
+	flags.StringVar(&f.EngineLog, "engine-log", "", "`file` to which a worker's whole log is added (-: standard error)")
 
 	flags.StringVar(&f.Plan, "plan", "full", "full (LLMServingSim's grids) or lean (by attention kernel)")
 	flags.StringVar(&f.Kernel, "attention-kernel", "", "fa2 or fa3: the kernel family that a lean plan is for (default: the engine's)")

@@ -18,8 +18,19 @@ func openDriver(f *sweepFlags) (profile.Driver, error) {
 		return openRoofline(f)
 	case "replay":
 		return openReplay(f, rest)
+	case "vllm":
+		if f.Driver != "vllm" {
+			return nil, usageErrorf("driver: found %q, expected vllm; --python, --env and --engine-arg say more", f.Driver)
+		}
+		return openWorker(f, nil)
+	case "exec":
+		command, err := splitCommand(rest)
+		if err != nil {
+			return nil, err
+		}
+		return openWorker(f, command)
 	}
-	return nil, usageErrorf("driver: found %q, expected roofline or replay:BUNDLE[,key=value...]", f.Driver)
+	return nil, usageErrorf("driver: found %q, expected roofline, replay:BUNDLE[,key=value...], vllm or exec:CMD", f.Driver)
 }
 
 // openReplay gives drivers that share one source: what it injects goes by how

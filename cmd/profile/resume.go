@@ -23,7 +23,7 @@ import (
 const flagsFile = "run.json"
 
 // notSaved are flags that concern one run and not the bundle.
-var notSaved = []string{"config", "help", "out", "budget", "log-format", "on-environment-change"}
+var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change"}
 
 // saveRunFlags writes the flags that were given, by file or command line.
 func saveRunFlags(cmd *cobra.Command, dir string) error {

@@ -59,6 +59,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&a.configPath, "config", "", "YAML `file` with values for flags; flags win")
 	root.AddCommand(
+		newDriversCommand(a),
 		newPlanCommand(a),
 		newRunCommand(a),
 		newResumeCommand(a),
