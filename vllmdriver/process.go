@@ -194,7 +194,7 @@ func (p *process) stop(patience time.Duration) error {
 	_ = p.requests.Close()
 	select {
 	case <-p.done:
-		return p.gone(0)
+		return p.gone(killPatience)
 	case <-time.After(patience):
 		return p.kill()
 	}
@@ -204,6 +204,11 @@ func (p *process) gone(patience time.Duration) error {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.ended {
+			return fmt.Errorf("worker process %d died, and clearing up after it does not end", p.pid())
+		}
 		return fmt.Errorf("worker process %d does not die", p.pid())
 	}
 	_ = p.requests.Close()
