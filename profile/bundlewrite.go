@@ -40,6 +40,9 @@ func (r *runner) write() error {
 	}
 	r.copyStable(tables, old)
 	sortTables(tables)
+	if len(tables.Dense)+len(tables.PerSequence)+len(tables.Attention)+len(tables.MoE)+len(tables.Skew) == 0 {
+		return nil // a folder without a table is no bundle
+	}
 	if len(tables.Skew) > 0 {
 		fit, err := FitSkew(roundedSkew(tables.Skew))
 		switch {

@@ -33,10 +33,11 @@ const (
 // the watcher counts ten seconds on its own monotonic clock, so that clocks
 // may differ and jump.
 type Lock struct {
-	path string
-	self lockHolder
-	stop chan struct{}
-	wg   sync.WaitGroup
+	path  string
+	self  lockHolder
+	watch time.Duration // how long a holder elsewhere is watched
+	stop  chan struct{}
+	wg    sync.WaitGroup
 }
 
 // lockHolder is the lock file's content.
@@ -63,11 +64,13 @@ func (e *LockedError) Error() string {
 
 // AcquireLock locks the bundle whose journal's folder is dir, which is created
 // if need be. It returns a *LockedError if a run is at work there.
-func AcquireLock(dir string) (*Lock, error) {
+func AcquireLock(dir string) (*Lock, error) { return acquireLock(dir, lockWatch) }
+
+func acquireLock(dir string, watch time.Duration) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	l := &Lock{path: filepath.Join(dir, lockFile), self: thisProcess(), stop: make(chan struct{})}
+	l := &Lock{path: filepath.Join(dir, lockFile), self: thisProcess(), watch: watch, stop: make(chan struct{})}
 	for range 10 {
 		err := l.place()
 		if err == nil {
@@ -121,25 +124,42 @@ func (l *Lock) removeStale() error {
 	if alive {
 		return &LockedError{Path: l.path, Host: holder.Host, PID: holder.PID}
 	}
-	// Of several that found it dead, one renames it; should that have been
-	// a new holder's lock meanwhile, it is put back.
-	aside := l.path + ".stale." + l.self.Token
-	if err := os.Rename(l.path, aside); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	var moved lockHolder
-	if text, err := os.ReadFile(aside); err == nil && json.Unmarshal(text, &moved) == nil && moved.Token != holder.Token {
-		err = os.Link(aside, l.path)
-		return errors.Join(&LockedError{Path: l.path, Host: moved.Host, PID: moved.PID}, ignoreExist(err), os.Remove(aside))
-	}
-	return os.Remove(aside)
+	return l.remove(holder.Token)
 }
 
-func ignoreExist(err error) error {
-	if errors.Is(err, os.ErrExist) {
+// remove takes a dead holder's lock away. Of several that found it dead one
+// makes the second link, whose name is the holder's token; only that one
+// removes, so that nobody removes the lock that follows.
+func (l *Lock) remove(token string) error {
+	grave := l.path + ".dead." + filepath.Base("x"+token)
+	err := os.Link(l.path, grave)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil // gone meanwhile
+	case errors.Is(err, os.ErrExist):
+		// Another one is at it. Should it have died there, it is made up for.
+		for range 20 {
+			time.Sleep(graveWait / 20)
+			if _, err := os.Stat(grave); errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+		}
+		return ignoreAbsent(os.Remove(grave))
+	case err != nil:
+		return err
+	}
+	var buried lockHolder
+	if text, err := os.ReadFile(grave); err == nil && json.Unmarshal(text, &buried) == nil && buried.Token != token {
+		return ignoreAbsent(os.Remove(grave)) // a new holder's, placed meanwhile
+	}
+	return errors.Join(ignoreAbsent(os.Remove(l.path)), ignoreAbsent(os.Remove(grave)))
+}
+
+// graveWait is how long the one that removes a dead holder's lock may take.
+const graveWait = 2 * time.Second
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	return err
@@ -148,8 +168,8 @@ func ignoreExist(err error) error {
 // changes watches the file for a sign of life.
 func (l *Lock) changes(text []byte) bool {
 	began := time.Now()
-	for time.Since(began) < lockWatch {
-		time.Sleep(lockBeat / 4)
+	for time.Since(began) < l.watch {
+		time.Sleep(min(lockBeat, l.watch) / 4)
 		now, err := os.ReadFile(l.path)
 		if err != nil {
 			return false

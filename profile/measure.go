@@ -72,7 +72,6 @@ type pass struct {
 	category    Category
 	total, done int
 	retries     []*task
-	inARow      int // failures since the last success, first attempts alone
 	unreported  []*task
 	synced      time.Time
 	block       int // the journal's number of the block being measured; 0: none yet
@@ -205,9 +204,9 @@ func (p *pass) fire(ctx context.Context, chunk []*task) error {
 	if err != nil {
 		d.up = false
 		p.blame(chunk, seen, err)
-		if p.inARow >= hopeless {
-			return errors.Join(p.hopelessError(err), p.commit())
-		}
+	}
+	if p.inARow >= hopeless {
+		return errors.Join(fmt.Errorf("%d shots failed one after the other, the last with: %s", p.inARow, p.lastFailure), p.commit())
 	}
 	return p.commitLate()
 }
@@ -324,6 +323,7 @@ func (p *pass) fail(t *task, res Result) {
 	if t.attempts == 0 {
 		p.inARow++
 	}
+	p.lastFailure = res.Message
 	t.attempts++
 	t.failure = res
 	if t.attempts <= p.Retries {
@@ -356,10 +356,6 @@ func (p *pass) exclude(t *task, res Result) {
 		Kind: recordShot, TimeMS: p.Now().UnixMilli(), Env: d.env, TP: d.tp, Scope: t.scope, Shape: t.shape,
 		Status: Infeasible, Message: res.Message,
 	})
-}
-
-func (p *pass) hopelessError(last error) error {
-	return fmt.Errorf("%d shots failed one after the other, the last with: %w", p.inARow, last)
 }
 
 // commitLate commits unless that was done a moment ago.

@@ -74,7 +74,12 @@ func orAbsent(s string) string {
 // closing opts.Stop lets it finish the shot in flight and write. What was
 // measured is kept in every case. A run that ends early or with failed shots
 // is no error: its Report is partial. The report is there even with an error.
-func Run(ctx context.Context, opts RunOptions) (report *Report, err error) {
+func Run(ctx context.Context, opts RunOptions) (*Report, error) {
+	return runWithJournal(ctx, opts, func(*Journal) {})
+}
+
+// runWithJournal is Run; prepare may change the journal before it is used.
+func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)) (report *Report, err error) {
 	report = &Report{Dir: opts.Dir}
 	opts, err = opts.filled()
 	if err != nil {
@@ -90,6 +95,7 @@ func Run(ctx context.Context, opts RunOptions) (report *Report, err error) {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
+	prepare(journal)
 	r := &runner{RunOptions: opts, report: report, journal: journal, began: time.Now()}
 	defer func() { err = errors.Join(err, r.closeDriver()) }()
 	for _, d := range journal.Torn {
@@ -111,7 +117,9 @@ type runner struct {
 	driver      Driver
 	description Description
 	degree      *degree // the one being measured
-	sumsOf      int     // runs that the bundle's skew times are sums of; 0: they are means
+	inARow      int     // failures since the last success, first attempts alone
+	lastFailure string
+	sumsOf      int // runs that the bundle's skew times are sums of; 0: they are means
 }
 
 // degree is one tensor-parallel degree being measured.
