@@ -66,6 +66,7 @@ func (r *runner) write() error {
 	if err := r.writeMeta(old, drift); err != nil {
 		return err
 	}
+	d.written = true
 	r.emit(Event{Kind: EventWrote})
 	return nil
 }

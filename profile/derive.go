@@ -19,7 +19,7 @@ type deriver struct {
 	// skewFactor is what a new skew time is multiplied by: 1, but where rows
 	// stand beside older ones that are sums of several runs.
 	skewFactor float64
-	blocks     int // of shots that count
+	samples    []float64 // of single
 	tables     perfio.TP
 	validation []perfio.BatchRow
 }
@@ -83,6 +83,34 @@ func (v *deriver) measured(shot *Shot, layers []string) (values map[string]layer
 	return values, records, true
 }
 
+// single is measured for one layer, without its kernels and spread: most of a
+// bundle is made of it. imported says that a value from an earlier table is
+// among them, alpha what such a row of skew.csv had.
+func (v *deriver) single(shot *Shot, layer string) (us float64, imported, all bool, alpha *float64, ok bool) {
+	v.samples = v.samples[:0]
+	all = true
+	v.index.each(v.envs, v.tp, shotScope(shot), shot.Shape(), v.share, func(s stored) {
+		for i := range s.Layers {
+			l := &s.Layers[i]
+			if l.Layer != layer {
+				continue
+			}
+			factor := v.drift.factor(s.block)
+			if factor != 1 {
+				v.drift.Corrected++
+			}
+			for _, us := range l.US {
+				v.samples = append(v.samples, us/factor)
+			}
+			imported, all = imported || s.Imported, all && s.Imported
+			if s.Alpha != nil {
+				alpha = s.Alpha
+			}
+		}
+	})
+	return median(v.samples), imported, all, alpha, len(v.samples) > 0
+}
+
 // derive fills the tables with the plan's shots, as far as they are measured.
 func (v *deriver) derive(plan *TPPlan) {
 	v.tables.Degree = v.tp
@@ -105,11 +133,10 @@ func (v *deriver) table(c *CategoryPlan) {
 	for i := range c.Shots {
 		shot := &c.Shots[i]
 		for _, layer := range v.wanted(c, i) {
-			values, _, ok := v.measured(shot, []string{layer})
+			us, _, _, _, ok := v.single(shot, layer)
 			if !ok {
 				continue
 			}
-			us := values[layer].us
 			switch c.Category {
 			case Dense:
 				v.tables.Dense = append(v.tables.Dense, perfio.DenseRow{Layer: layer, Tokens: shot.Tokens(), TimeUS: us})
@@ -159,32 +186,37 @@ func (v *deriver) skew(c *CategoryPlan) {
 		if k.PC == 0 {
 			row.Regime = "pure"
 		}
-		var records []stored
-		whole := true
+		whole, early := true, true // early: all of it is from an earlier file
+		var alpha *float64
 		for j, us := range []*float64{&row.TMeanUS, &row.TMaxUS, &row.TSkewUS} {
 			layers := v.wanted(c, 3*i+j)
-			values, used, ok := v.measured(&c.Shots[3*i+j], layers)
-			if !ok || len(layers) != 1 {
+			if len(layers) != 1 {
 				whole = false
 				break
 			}
-			records = append(records, used...)
-			*us = values[layers[0]].us
-			if !slices.ContainsFunc(used, func(s stored) bool { return s.Imported }) {
-				*us *= v.skewFactor
+			time, imported, all, a, ok := v.single(&c.Shots[3*i+j], layers[0])
+			if !ok {
+				whole = false
+				break
+			}
+			if !imported {
+				time *= v.skewFactor
+			}
+			*us = time
+			early = early && all
+			if a != nil {
+				alpha = a
 			}
 		}
 		if !whole {
 			continue
 		}
 		row.Alpha, row.HasAlpha = skewAlpha(&row)
-		if !slices.ContainsFunc(records, func(s stored) bool { return !s.Imported }) {
-			// All from an earlier file, whose alpha was made of unrounded times.
-			row.Alpha, row.HasAlpha = 0, false
-			for _, s := range records {
-				if s.Alpha != nil {
-					row.Alpha, row.HasAlpha = *s.Alpha, true
-				}
+		if early {
+			// An earlier file's alpha was made of times that were not rounded.
+			row.Alpha, row.HasAlpha = 0, alpha != nil
+			if alpha != nil {
+				row.Alpha = *alpha
 			}
 		}
 		v.tables.Skew = append(v.tables.Skew, row)

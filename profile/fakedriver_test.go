@@ -166,6 +166,18 @@ func testOptions(t *testing.T, d *fakeDevice, dir string) RunOptions {
 	if err != nil {
 		t.Fatal(err)
 	}
+	opts := baseOptions(d, dir)
+	opts.PlanOptions = plan
+	opts.Plan = func(tp int, e *Engine) (TPPlan, error) { return NewTPPlan(tp, e.Limits, testArchitecture, plan) }
+	opts.Observe = func(e Event) {
+		if e.Kind != EventShot && e.Kind != EventRetry {
+			t.Logf("%v %s tp%d %s %s %d/%d %s", e.Elapsed, e.Kind, e.TP, e.Category, e.Shape, e.Done, e.Total, e.Message)
+		}
+	}
+	return opts
+}
+
+func baseOptions(d *fakeDevice, dir string) RunOptions {
 	return RunOptions{
 		Dir: dir, Hardware: "FAKE", Variant: "bf16", Open: d.open,
 		Spec: EngineSpec{
@@ -175,14 +187,6 @@ func testOptions(t *testing.T, d *fakeDevice, dir string) RunOptions {
 			},
 			Architecture: testArchitecture, DType: "bfloat16",
 		},
-		Plan: func(tp int, e *Engine) (TPPlan, error) {
-			return NewTPPlan(tp, e.Limits, testArchitecture, plan)
-		},
-		PlanOptions: plan, Deadline: time.Second,
-		Observe: func(e Event) {
-			if e.Kind != EventShot {
-				t.Logf("%v %s tp%d %s %s %d/%d %s", e.Elapsed, e.Kind, e.TP, e.Category, e.Shape, e.Done, e.Total, e.Message)
-			}
-		},
+		Deadline: time.Second,
 	}
 }

@@ -73,11 +73,16 @@ func OpenJournal(dir, shard string) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{dir: dir, index: newJournalIndex()}
-	names, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+	entries, err := os.ReadDir(dir) // sorted by name
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
+	var names []string
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".jsonl" && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
 	own := filepath.Join(dir, shard+".jsonl")
 	var ownSize int64
 	for i, name := range names {

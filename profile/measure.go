@@ -35,6 +35,7 @@ func (r *runner) measure(ctx context.Context) error {
 		if total == 0 {
 			continue
 		}
+		d.written = d.written && len(todo) == 0
 		p := &pass{runner: r, category: category, total: total, done: total - len(todo)}
 		if err := errors.Join(p.run(ctx, todo), p.commit()); err != nil {
 			return err

@@ -90,6 +90,9 @@ func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)
 		return report, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := removeLeftovers(opts.Dir); err != nil {
+		return report, err
+	}
 	journal, err := OpenJournal(filepath.Join(opts.Dir, JournalDir), DefaultShard)
 	if err != nil {
 		return report, err
@@ -136,6 +139,7 @@ type degree struct {
 	// keepRows: rows that the bundle holds beyond the plan stay.
 	keepRows     bool
 	anchorFailed int
+	written      bool // what is measured is in the tables
 	fit          *SkewFit
 }
 
@@ -213,7 +217,7 @@ func (r *runner) runDegree(ctx context.Context, tp int) error {
 			r.report.Missing++
 		}
 	}
-	if err != nil {
+	if err != nil || d.written {
 		return err
 	}
 	return r.write()
