@@ -18,17 +18,8 @@ func openDriver(f *sweepFlags) (profile.Driver, error) {
 		return openRoofline(f)
 	case "replay":
 		return openReplay(f, rest)
-	case "vllm":
-		if f.Driver != "vllm" {
-			return nil, usageErrorf("driver: found %q, expected vllm; --python, --env and --engine-arg say more", f.Driver)
-		}
-		return openWorker(f, nil)
-	case "exec":
-		command, err := splitCommand(rest)
-		if err != nil {
-			return nil, err
-		}
-		return openWorker(f, command)
+	case "vllm", "exec":
+		return openWorker(f)
 	}
 	return nil, usageErrorf("driver: found %q, expected roofline, replay:BUNDLE[,key=value...], vllm or exec:CMD", f.Driver)
 }

@@ -7,12 +7,38 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/layerprof/layerprof/profile"
 	"github.com/layerprof/layerprof/vllmdriver"
 )
 
-// openWorker makes the driver over a worker process; command is nil for the
-// embedded one.
-func openWorker(f *sweepFlags, command []string) (*vllmdriver.Driver, error) {
+// workerCommand is the command that --driver names, nil for the embedded worker.
+func workerCommand(driver string) ([]string, error) {
+	name, rest, found := strings.Cut(driver, ":")
+	switch {
+	case name == "exec":
+		return splitCommand(rest)
+	case name == "vllm" && !found:
+		return nil, nil
+	case name == "vllm":
+		return nil, usageErrorf("driver: found %q, expected vllm; --python, --env and --engine-arg say more", driver)
+	}
+	return nil, usageErrorf("driver: found %q, expected a worker: vllm or exec:CMD", driver)
+}
+
+// openWorker makes the driver over a worker process.
+func openWorker(f *sweepFlags) (profile.Driver, error) {
+	command, err := workerCommand(f.Driver)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := vllmdriver.New(workerOptions(f, command))
+	if err != nil {
+		return nil, err
+	}
+	return driver, nil
+}
+
+func workerOptions(f *sweepFlags, command []string) vllmdriver.Options {
 	options := vllmdriver.Options{Command: command, Python: f.Python, LogPath: f.EngineLog, BootDeadline: f.BootDeadline}
 	for _, name := range slices.Sorted(maps.Keys(f.Env)) {
 		options.Env = append(options.Env, name+"="+f.Env[name])
@@ -20,7 +46,7 @@ func openWorker(f *sweepFlags, command []string) (*vllmdriver.Driver, error) {
 	if f.EngineLog == "-" {
 		options.LogPath, options.Log = "", os.Stderr
 	}
-	return vllmdriver.New(options)
+	return options
 }
 
 // splitCommand splits a command line at blanks; quotes, single or double, keep

@@ -60,6 +60,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configPath, "config", "", "YAML `file` with values for flags; flags win")
 	root.AddCommand(
 		newDriversCommand(a),
+		newProbeCommand(a),
 		newPlanCommand(a),
 		newRunCommand(a),
 		newResumeCommand(a),
