@@ -94,7 +94,7 @@ func (t *tpTable) coverage() TPCoverage {
 
 func layerCoverage(curves map[string]*curve) (out []LayerCoverage) {
 	for _, layer := range slices.Sorted(maps.Keys(curves)) {
-		out = append(out, LayerCoverage{layer, rangeOf(curves[layer].xs)})
+		out = append(out, LayerCoverage{layer, rangeOf(curves[layer].measured())})
 	}
 	return out
 }

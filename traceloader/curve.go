@@ -24,6 +24,16 @@ type curve struct {
 	limit int       // the greatest q that is answered
 	xs    []int
 	ys    []float64
+	// known are the measured keys where xs holds more than those: under the
+	// accurate rules. nil: xs.
+	known []int
+}
+
+func (c *curve) measured() []int {
+	if c.known != nil {
+		return c.known
+	}
+	return c.xs
 }
 
 // point is one row of a 1-D table; row is its place in the file, for messages.
@@ -74,7 +84,7 @@ func (c *curve) status(q int) Status {
 	if q > c.limit {
 		return Unanswered
 	}
-	return axisStatus(c.xs, q)
+	return axisStatus(c.measured(), q)
 }
 
 // Curve is a handle to one layer whose latency goes by one number: tokens for
@@ -106,7 +116,11 @@ func (h Curve) Explain(q int) (int64, Answer) {
 	if q < 1 {
 		return ns, Answer{Status: Clamped}
 	}
-	return ns, Answer{Status: h.c.status(q)}
+	a := Answer{Status: h.c.status(q)}
+	if h.c.known != nil {
+		a.Sigma = h.c.sigma(q)
+	}
+	return ns, a
 }
 
 // Range returns the smallest and the greatest measured key.
@@ -114,7 +128,8 @@ func (h Curve) Range() (lo, hi int, ok bool) {
 	if h.c == nil {
 		return 0, 0, false
 	}
-	return h.c.xs[0], h.c.xs[len(h.c.xs)-1], true
+	xs := h.c.measured()
+	return xs[0], xs[len(xs)-1], true
 }
 
 // indexCache shares indexes between curves that have the same keys, as the

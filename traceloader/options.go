@@ -43,4 +43,7 @@ type Options struct {
 	// Model overrides the config of the model that meta.yaml names; the walk
 	// takes the depth and the numbers of experts from it.
 	Model *perfio.ModelConfig
+	// IgnoreCalibration makes the accurate rules calibrate anew, whatever
+	// calibration.json beside the bundle says.
+	IgnoreCalibration bool
 }

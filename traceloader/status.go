@@ -55,6 +55,9 @@ type Answer struct {
 	// where no correction was asked for.
 	Alpha       float64
 	AlphaStatus Status
+	// Sigma is one standard error of the latency, relative; 0 where the rules
+	// do not know.
+	Sigma float64
 }
 
 func worse(a, b Status) Status { return max(a, b) }

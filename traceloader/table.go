@@ -18,6 +18,8 @@ type Table struct {
 	model    *perfio.ModelConfig
 	tps      []tpTable // ascending
 	warnings []string
+
+	calibration *Calibration // of the accurate rules
 }
 
 // tpTable holds the lookups of one tp folder as the rules shaped them.

@@ -48,7 +48,7 @@ func linesOf(rows []perfio.AttentionRow, axis func(perfio.AttentionRow) int) []l
 }
 
 // judge predicts each interior point from the others of its line.
-func (l line) judge(axis func(perfio.AttentionRow) int, rules LineRules, e *errorList) {
+func (l line) judge(axis func(perfio.AttentionRow) int, rules LineRules, e *Errors) {
 	for i := 1; i < len(l)-1; i++ {
 		var xs []int
 		var ys []float64

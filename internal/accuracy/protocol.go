@@ -52,13 +52,13 @@ func Run(d Data, rules Rules, o Options) ([]Result, error) {
 		if len(e.signed)+e.unanswered == 0 {
 			continue
 		}
-		out = append(out, Result{Test: test, TP: o.TP, Rules: rules.Name(), Stats: e.stats()})
+		out = append(out, Result{Test: test, TP: o.TP, Rules: rules.Name(), Stats: e.Stats()})
 	}
 	return out, nil
 }
 
-func run(d Data, rules Rules, test string) (*errorList, error) {
-	e := new(errorList)
+func run(d Data, rules Rules, test string) (*Errors, error) {
+	e := new(Errors)
 	if test == "T3" || test == "T4" {
 		axis := axisOf(test)
 		lines := linesOf(d.Attention, axis)
@@ -81,7 +81,7 @@ func axisOf(test string) func(perfio.AttentionRow) int {
 	return func(r perfio.AttentionRow) int { return r.NDecode }
 }
 
-func judge(splits []split, rules Rules, e *errorList) error {
+func judge(splits []split, rules Rules, e *Errors) error {
 	for _, s := range splits {
 		p, err := rules.Train(s.train)
 		if err != nil {
@@ -91,7 +91,7 @@ func judge(splits []split, rules Rules, e *errorList) error {
 		for _, q := range s.ask {
 			if estimator != nil {
 				t, sigma, ok := estimator.EstimateUS(q.query)
-				e.addSigma(t, sigma, ok, q.measured)
+				e.Add(t, sigma, ok, q.measured)
 				continue
 			}
 			t, ok := p.AttentionUS(q.query)

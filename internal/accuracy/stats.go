@@ -22,15 +22,15 @@ type Stats struct {
 	Within2 float64 `json:"within_2_sigma,omitempty"`
 }
 
-// errors collects signed relative errors.
-type errorList struct {
+// Errors collects signed relative errors.
+type Errors struct {
 	signed     []float64
 	unanswered int
 	sigma      int // how many came with a sigma
 	in1, in2   int
 }
 
-func (e *errorList) add(predicted float64, ok bool, measured float64) {
+func (e *Errors) add(predicted float64, ok bool, measured float64) {
 	if !ok || math.IsNaN(predicted) || math.IsInf(predicted, 0) || !(measured > 0) {
 		e.unanswered++
 		return
@@ -38,8 +38,9 @@ func (e *errorList) add(predicted float64, ok bool, measured float64) {
 	e.signed = append(e.signed, predicted/measured-1)
 }
 
-// addSigma is add with the standard error that the rules gave.
-func (e *errorList) addSigma(predicted, sigma float64, ok bool, measured float64) {
+// Add counts one prediction, its standard error (0 where the rules give none)
+// and what was measured; ok is false where the rules had no answer.
+func (e *Errors) Add(predicted, sigma float64, ok bool, measured float64) {
 	n := len(e.signed)
 	e.add(predicted, ok, measured)
 	if len(e.signed) == n || !(sigma > 0) {
@@ -56,7 +57,8 @@ func (e *errorList) addSigma(predicted, sigma float64, ok bool, measured float64
 	}
 }
 
-func (e *errorList) stats() Stats {
+// Stats sums up.
+func (e *Errors) Stats() Stats {
 	s := Stats{N: len(e.signed), Unanswered: e.unanswered}
 	if s.N == 0 {
 		return s
@@ -88,5 +90,3 @@ func Quantile(sorted []float64, q float64) float64 {
 	}
 	return sorted[i] + (x-float64(i))*(sorted[i+1]-sorted[i])
 }
-
-func median(values []float64) float64 { return Quantile(slices.Sorted(slices.Values(values)), 0.5) }

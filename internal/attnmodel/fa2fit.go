@@ -23,7 +23,7 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 	parallel(2, int(fa2Kernels), func(i int) {
 		k := int(fa2Kernels) - 1 - i
 		if len(of[k]) > 0 {
-			out[k] = fitFA2Class(g, spread(of[k], fitRows), start[k])
+			out[k] = fitFA2Class(g, chosen(of[k], func(f *fa2Fitted) bool { return f.weight > 1 }), start[k])
 		}
 	})
 	return out

@@ -6,7 +6,7 @@ import "math"
 const (
 	fitScale = 0.02 // relative errors beyond 2% count linearly
 	fitPull  = 4.0  // pull to the start, per squared log
-	fitRows  = 360  // most rows a kernel is fitted on
+	fitRows  = 250  // most rows a kernel is fitted on
 )
 
 // FitFA3 fits each kernel's constants to the samples that run it, at most some
@@ -54,7 +54,7 @@ func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
 		if len(j.rows) == 0 {
 			return
 		}
-		c, f0split := fitFA3Class(g, spread(j.rows, fitRows), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both)
+		c, f0split := fitFA3Class(g, chosen(j.rows, func(f *fa3Fitted) bool { return f.weight > 1 }), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both)
 		out[j.first] = c
 		if j.both {
 			c.F0 = f0split
@@ -62,6 +62,20 @@ func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
 		}
 	})
 	return out
+}
+
+// chosen are the rows that a class is fitted on: those that must be, and as
+// many of the others.
+func chosen[T any](rows []T, must func(*T) bool) []T {
+	var first, others []T
+	for i := range rows {
+		if must(&rows[i]) {
+			first = append(first, rows[i])
+		} else {
+			others = append(others, rows[i])
+		}
+	}
+	return append(spread(first, fitRows), spread(others, fitRows)...)
 }
 
 // spread keeps at most n of the rows, in an order that has nothing to do with

@@ -54,8 +54,13 @@ func AppendRun(dst []Run, r Run) []Run {
 type Sample struct {
 	Runs   []Run
 	TimeUS float64
-	// Weight of the sample in a fit; 0 counts as 1.
+	// Weight of the sample in a fit; 0 counts as 1. Samples of more than 1 are
+	// fitted on even where there are too many.
 	Weight float64
+	// Skew marks a batch of skew.csv, a sweep apart from the grid's that does
+	// not say in which order unlike decodes ran. FlashAttention-3 depends on the order, and
+	// its model is better off without them; others learn from them.
+	Skew bool
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
