@@ -125,8 +125,9 @@ func meansFor(row *perfio.SkewRow, apart float64) []float64 {
 	return list
 }
 
-// maxTries bounds the search for multiples of a floating-point step.
-const maxTries = 20000
+// maxSteps bounds how many floating-point steps apart mean and max are looked
+// for, maxTries how many distances are tried.
+const maxSteps, maxTries = 1e6, 20000
 
 // solvedInSteps solves rows whose mean and max differ by the noise of a
 // summation only, k steps of the floating-point format. Alpha is then j/k, with
@@ -138,11 +139,19 @@ func solvedInSteps(row *perfio.SkewRow) (skewTimes, bool) {
 		mean = math.Round(mean/grid) * grid
 		least := (math.Abs(row.TSkewUS-mean) - timeStep) / (math.Abs(row.Alpha) * step)
 		most := (math.Abs(row.TSkewUS-mean) + timeStep) / (math.Abs(row.Alpha) * step)
-		for k := math.Max(1, math.Floor(least)); k <= most && k < least+maxTries; k++ {
+		if !(least <= maxSteps) {
+			continue // far enough apart for solvedForMax
+		}
+		k := math.Max(1, math.Floor(least))
+		for range maxTries {
+			if k > most {
+				break
+			}
 			t := skewTimes{mean: mean, max: mean + k*step, skew: mean + math.Round(row.Alpha*k*step/grid)*grid}
 			if follows(t, row) {
 				return t, true
 			}
+			k++
 		}
 	}
 	return skewTimes{}, false

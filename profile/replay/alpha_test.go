@@ -130,10 +130,34 @@ func TestUnrounded(t *testing.T) {
 	for _, r := range []perfio.SkewRow{
 		{TMeanUS: 10, TMaxUS: 20, TSkewUS: 15, Alpha: 0.9, HasAlpha: true},
 		{TMeanUS: 10, TMaxUS: 20, TSkewUS: 15},
+		{TMeanUS: 100, TMaxUS: 300, TSkewUS: 150, Alpha: 0.0001, HasAlpha: true},
+		{TMeanUS: 100, TMaxUS: 300, TSkewUS: 150, HasAlpha: true},
+		{TMeanUS: 100, TMaxUS: 100, TSkewUS: 150, Alpha: -1e300, HasAlpha: true},
 		{TMeanUS: 20, TMaxUS: 10, TSkewUS: 15, Alpha: 0.5, HasAlpha: true},
 	} {
 		if got, ok := unrounded(&r); ok || got != (skewTimes{r.TMeanUS, r.TMaxUS, r.TSkewUS}) {
 			t.Errorf("%+v: %+v, %v; want it as printed, and false", r, got, ok)
 		}
 	}
+}
+
+// The search ends, and what it finds follows, whatever a file holds.
+func FuzzUnrounded(f *testing.F) {
+	f.Add(46.497, 46.497, 47.297, 4.5e12, true)
+	f.Add(619.651, 861.892, 619.651, math.Copysign(0, -1), true)
+	f.Add(1e12, 1e-9, 3.0, -1e300, true)
+	f.Fuzz(func(t *testing.T, mean, max, skew, alpha float64, has bool) {
+		for _, v := range []float64{mean, max, skew} {
+			if !(v > 0 && v < 1e15) {
+				return // perfio refuses it
+			}
+		}
+		if math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+			return
+		}
+		r := perfio.SkewRow{TMeanUS: mean, TMaxUS: max, TSkewUS: skew, Alpha: alpha, HasAlpha: has}
+		if got, ok := unrounded(&r); ok != follows(got, &r) {
+			t.Errorf("%+v: %+v, %v", r, got, ok)
+		}
+	})
 }
