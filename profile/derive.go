@@ -83,17 +83,31 @@ func (v *deriver) measured(shot *Shot, layers []string) (values map[string]layer
 	return values, records, true
 }
 
+// sample is what a table has of one layer in a shot.
+type sample struct {
+	us float64
+	// imported: the value is an earlier table's, which goes before all others;
+	// alpha is what its row of skew.csv had, if any.
+	imported bool
+	alpha    *float64
+	skew     bool // it stood in skew.csv
+}
+
 // single is measured for one layer, without its kernels and spread: most of a
-// bundle is made of it. imported says that a value from an earlier table is
-// among them, alpha what such a row of skew.csv had.
-func (v *deriver) single(shot *Shot, layer string) (us float64, imported, all bool, alpha *float64, ok bool) {
+// bundle is made of it.
+func (v *deriver) single(shot *Shot, layer string) (out sample, ok bool) {
 	v.samples = v.samples[:0]
-	all = true
 	v.index.each(v.envs, v.tp, shotScope(shot), shot.Shape(), v.share, func(s stored) {
 		for i := range s.Layers {
 			l := &s.Layers[i]
-			if l.Layer != layer {
+			// The shot's own records come before those of its shape: the first
+			// value from an earlier table is the one.
+			if l.Layer != layer || out.imported {
 				continue
+			}
+			if s.Imported {
+				v.samples = v.samples[:0]
+				out = sample{imported: true, alpha: s.Alpha, skew: strings.HasPrefix(s.Scope, "skew:")}
 			}
 			factor := v.drift.factor(s.block)
 			if factor != 1 {
@@ -102,13 +116,10 @@ func (v *deriver) single(shot *Shot, layer string) (us float64, imported, all bo
 			for _, us := range l.US {
 				v.samples = append(v.samples, us/factor)
 			}
-			imported, all = imported || s.Imported, all && s.Imported
-			if s.Alpha != nil {
-				alpha = s.Alpha
-			}
 		}
 	})
-	return median(v.samples), imported, all, alpha, len(v.samples) > 0
+	out.us = median(v.samples)
+	return out, len(v.samples) > 0
 }
 
 // derive fills the tables with the plan's shots, as far as they are measured.
@@ -133,10 +144,11 @@ func (v *deriver) table(c *CategoryPlan) {
 	for i := range c.Shots {
 		shot := &c.Shots[i]
 		for _, layer := range v.wanted(c, i) {
-			us, _, _, _, ok := v.single(shot, layer)
+			found, ok := v.single(shot, layer)
 			if !ok {
 				continue
 			}
+			us := found.us
 			switch c.Category {
 			case Dense:
 				v.tables.Dense = append(v.tables.Dense, perfio.DenseRow{Layer: layer, Tokens: shot.Tokens(), TimeUS: us})
@@ -194,18 +206,18 @@ func (v *deriver) skew(c *CategoryPlan) {
 				whole = false
 				break
 			}
-			time, imported, all, a, ok := v.single(&c.Shots[3*i+j], layers[0])
+			found, ok := v.single(&c.Shots[3*i+j], layers[0])
 			if !ok {
 				whole = false
 				break
 			}
-			if !imported {
-				time *= v.skewFactor
+			*us = found.us
+			if !found.skew {
+				*us *= v.skewFactor
 			}
-			*us = time
-			early = early && all
-			if a != nil {
-				alpha = a
+			early = early && found.skew
+			if found.alpha != nil {
+				alpha = found.alpha
 			}
 		}
 		if !whole {

@@ -43,6 +43,7 @@ type journalIndex struct {
 	anchors      []*record
 	own          int
 	shotRecords  int
+	imports      bool // rows of earlier tables are among the shots
 }
 
 // shardState follows one file's records in order.
@@ -127,6 +128,7 @@ func (x *journalIndex) addShot(r *record, shard int, s *shardState) {
 	delete(x.failed, k)
 	x.shots[k] = append(x.shots[k], stored{r, b})
 	x.shotRecords++
+	x.imports = x.imports || r.Imported
 }
 
 // environmentsFor lists the ids whose measurements count under env, env first.

@@ -22,7 +22,7 @@ func (r *runner) measure(ctx context.Context) error {
 	}
 	for _, category := range runOrder {
 		var todo []*task
-		total := 0
+		total := d.imported[category]
 		for _, t := range d.tasks {
 			if t.category != category {
 				continue
@@ -52,7 +52,8 @@ func (r *runner) measure(ctx context.Context) error {
 
 // announce says how much of a category there is, and how much is measured.
 func (r *runner) announce(category Category) {
-	done, total := 0, 0
+	done := r.degree.imported[category]
+	total := done
 	for _, t := range r.degree.tasks {
 		if t.category == category {
 			total++

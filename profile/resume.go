@@ -31,8 +31,12 @@ func (r *runner) importRows() error {
 	n := 0
 	add := func(shot *Shot, layer string, us float64, alpha *float64) error {
 		n++
+		scope := shotScope(shot)
+		if r.PlanOptions.ShareRepeats && shot.Category != Skew {
+			scope = "" // but skew.csv may hold sums of several runs
+		}
 		return r.journal.append(&record{
-			Kind: recordShot, Env: d.env, TP: d.tp, Scope: shotScope(shot), Shape: shot.Shape(), Status: OK, Imported: true,
+			Kind: recordShot, Env: d.env, TP: d.tp, Scope: scope, Shape: shot.Shape(), Status: OK, Imported: true,
 			Alpha: alpha, Layers: []layerRecord{{Layer: layer, US: []float64{us}}},
 		})
 	}

@@ -134,8 +134,11 @@ type degree struct {
 	envs   []string // env and those whose measurements count for it
 	plan   TPPlan
 	tasks  []*task
-	anchor *task
-	last   *record // the last anchor since the engine's boot
+	// imported counts the planned shots that an earlier table answers: they
+	// are no tasks.
+	imported map[Category]int
+	anchor   *task
+	last     *record // the last anchor since the engine's boot
 	// keepRows: rows that the bundle holds beyond the plan stay.
 	keepRows     bool
 	anchorFailed int

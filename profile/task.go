@@ -24,8 +24,7 @@ type task struct {
 	layers   []string // sorted
 	layerSet string   // layers as one text
 
-	have     int // samples
-	imported bool
+	have     int  // samples
 	wide     bool // the median is not known well enough yet
 	attempts int  // that failed
 	redos    int
@@ -70,6 +69,7 @@ func (r *runner) makeTasks() error {
 	type key struct{ scope, shape string }
 	byKey := make(map[key]*task)
 	d.tasks = []*task{} // not nil: the plan stands
+	d.imported = make(map[Category]int)
 	for order, category := range runOrder {
 		c := d.plan.category(category)
 		if c == nil {
@@ -77,7 +77,11 @@ func (r *runner) makeTasks() error {
 		}
 		for i := range c.Shots {
 			shot := &c.Shots[i]
-			layers := plannedLayers(c, i, r.Spec.Architecture)
+			layers := r.notImported(shot, plannedLayers(c, i, r.Spec.Architecture))
+			if len(layers) == 0 {
+				d.imported[category]++
+				continue
+			}
 			k := key{shape: shot.Shape()}
 			scope := shotScope(shot)
 			if !share || !category.Shares() {
@@ -109,6 +113,23 @@ func (r *runner) makeTasks() error {
 	r.chooseAnchor()
 	r.shuffle()
 	return nil
+}
+
+// notImported are the layers that no earlier table answers for this very shot.
+func (r *runner) notImported(shot *Shot, layers []string) []string {
+	d, x := r.degree, &r.journal.index
+	if !x.imports {
+		return layers
+	}
+	left := layers
+	x.each(d.envs, d.tp, shotScope(shot), shot.Shape(), r.PlanOptions.ShareRepeats, func(s stored) {
+		if s.Imported {
+			left = slices.DeleteFunc(slices.Clone(left), func(name string) bool {
+				return slices.ContainsFunc(s.Layers, func(l layerRecord) bool { return l.Layer == name })
+			})
+		}
+	})
+	return left
 }
 
 // category finds a category's plan; nil where the plan lacks it.
@@ -178,7 +199,6 @@ func (r *runner) count(t *task) {
 	d, x := r.degree, &r.journal.index
 	share := r.PlanOptions.ShareRepeats && t.category.Shares()
 	samples := make([][]float64, len(t.layers))
-	t.imported = false
 	scope := t.scope
 	if scope == "" {
 		scope = shotScope(&t.shot)
@@ -190,7 +210,6 @@ func (r *runner) count(t *task) {
 				samples[at] = append(samples[at], l.US...)
 			}
 		}
-		t.imported = t.imported || s.Imported
 	})
 	for _, env := range d.envs {
 		f := x.failed[measureKey{env, d.tp, t.scope, t.shape}]
@@ -209,7 +228,7 @@ func (r *runner) count(t *task) {
 // missing is how many samples of the task to take next; 0: it is done.
 func (r *runner) missing(t *task) int {
 	switch {
-	case t.aside || t.infeasible || t.imported && t.have > 0:
+	case t.aside || t.infeasible:
 		return 0
 	case t.have < r.Iterations:
 		return r.Iterations - t.have

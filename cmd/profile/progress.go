@@ -43,6 +43,7 @@ type part struct {
 	failed      int
 	from        int // done when began
 	began       time.Time
+	ended       time.Time // zero while it goes on
 }
 
 func (p *part) title() string { return fmt.Sprintf("tp%d %s", p.tp, p.category) }
@@ -50,6 +51,9 @@ func (p *part) title() string { return fmt.Sprintf("tp%d %s", p.tp, p.category) 
 // rate is shots per second, 0 while it is not known.
 func (p *part) rate() float64 {
 	elapsed := time.Since(p.began).Seconds()
+	if !p.ended.IsZero() {
+		elapsed = p.ended.Sub(p.began).Seconds()
+	}
 	if p.began.IsZero() || elapsed <= 0 || p.done <= p.from {
 		return 0
 	}
@@ -111,6 +115,9 @@ func (l *parts) update(e profile.Event) *part {
 	switch e.Kind {
 	case profile.EventPlanned, profile.EventCategory:
 		p.done, p.total = e.Done, e.Total
+		if e.Kind == profile.EventCategory {
+			p.ended = time.Now()
+		}
 		return p
 	case profile.EventRetry:
 		p.retries++

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,7 +30,13 @@ var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "eng
 func saveRunFlags(cmd *cobra.Command, dir string) error {
 	set := make(map[string]string)
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if !slices.Contains(notSaved, flag.Name) {
+		switch {
+		case slices.Contains(notSaved, flag.Name):
+		case flag.Name == "env" || flag.Name == "engine-arg":
+			if text := publicPairs(flagValue(flag)); text != "" {
+				set[flag.Name] = text
+			}
+		default:
 			set[flag.Name] = flagValue(flag)
 		}
 	})
@@ -42,6 +49,23 @@ func saveRunFlags(cmd *cobra.Command, dir string) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(set)
 	})
+}
+
+// publicPairs leaves out the NAME=value pairs whose names say that they are
+// secrets: a bundle is given to others. They are to be given again to resume.
+func publicPairs(text string) string {
+	var kept []string
+	for _, pair := range strings.Split(text, ",") {
+		name, _, _ := strings.Cut(strings.ToUpper(pair), "=")
+		secret := false
+		for _, word := range []string{"TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH"} {
+			secret = secret || strings.Contains(name, word)
+		}
+		if !secret {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, ",")
 }
 
 // flagValue is a flag's value as its Set takes it.

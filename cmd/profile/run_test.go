@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
+)
+
+const smallDir = "H100/meta-llama/Llama-3.1-8B/bf16"
+
+func TestRunWritesABundle(t *testing.T) {
+	out := t.TempDir()
+	got := runCommand(t, append([]string{"run", "--driver", "roofline", "--out", out}, smallSweep("--tp", "1,2")...)...)
+	if got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	dir := filepath.Join(out, smallDir)
+	bundle, err := perfio.OpenBundle(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(bundle.TPs) != 2 || !bundle.Meta.Synthetic() || bundle.Meta.SMCount() != 132 || bundle.Meta.SkewStatistic() != perfio.SkewMean {
+		t.Errorf("%d degrees, synthetic %v, %d SMs, %s", len(bundle.TPs), bundle.Meta.Synthetic(), bundle.Meta.SMCount(), bundle.Meta.SkewStatistic())
+	}
+	if !strings.Contains(got.stdout, dir) {
+		t.Errorf("standard output does not name the bundle: %q", got.stdout)
+	}
+	// Layers that are tp_stable are the same in both folders.
+	rows := func(tp int) (n int) {
+		for _, row := range bundle.TP(tp).Dense {
+			if row.Layer == "layernorm" {
+				n++
+			}
+		}
+		return n
+	}
+	if rows(1) == 0 || rows(1) != rows(2) {
+		t.Errorf("layernorm has %d rows at tp1, %d at tp2", rows(1), rows(2))
+	}
+}
+
+func TestRunUsage(t *testing.T) {
+	for _, test := range []struct {
+		args, stderr string
+		status       int
+	}{
+		{"run", "model, hardware and driver", exitUsage},
+		{"run --model meta-llama/Llama-3.1-8B --hardware H100 --driver nonsense", "nonsense", exitUsage},
+		{"run --model meta-llama/Llama-3.1-8B --hardware H100 --driver roofline --log-format xml", "log-format", exitUsage},
+		{"run --model meta-llama/Llama-3.1-8B --hardware H100 --driver replay:/does/not/exist", "/does/not/exist", exitFailure},
+		{"resume /does/not/exist", "/does/not/exist", exitFailure},
+		{"resume", "arg", exitUsage},
+	} {
+		args := append(strings.Fields(test.args), "--out", t.TempDir())
+		if got := runCommand(t, args...); got.status != test.status || !strings.Contains(got.stderr, test.stderr) {
+			t.Errorf("profile %s: status %d and %q, expected %d and %q", test.args, got.status, got.stderr, test.status, test.stderr)
+		}
+	}
+}
+
+// Each way of ending early leaves a bundle that resume completes.
+func TestSignalsAndBudget(t *testing.T) {
+	source := smallBundle(t)
+	whole := t.TempDir()
+	if got := runCommand(t, append([]string{"run", "--driver", "replay:" + source, "--out", whole}, smallSweep()...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	want := bundleFiles(t, filepath.Join(whole, smallDir))
+	for _, test := range []struct {
+		name   string
+		signal os.Signal
+		budget string
+		stderr string
+	}{
+		{"SIGINT", os.Interrupt, "0", "interrupt: the run ends"},
+		{"SIGTERM", syscall.SIGTERM, "0", "terminated: the run ends"},
+		{"SIGUSR1", syscall.SIGUSR1, "0", "the run ends"},
+		{"budget", nil, "300ms", "the budget is spent"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			out := t.TempDir()
+			cmd, stdout, stderr := profileProcess(append([]string{"run", "--out", out, "--budget", test.budget,
+				"--driver", "replay:" + source + ",delay_ms=5"}, smallSweep()...)...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if test.signal != nil {
+				waitForJournal(t, filepath.Join(out, smallDir), 20)
+				if err := cmd.Process.Signal(test.signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait() // its status is looked at below
+			if status := cmd.ProcessState.ExitCode(); status != exitPartial {
+				t.Fatalf("status %d, expected %d: %s", status, exitPartial, stderr)
+			}
+			for _, text := range []string{test.stderr, "to go on: profile resume " + filepath.Join(out, smallDir)} {
+				if !strings.Contains(stderr.String(), text) {
+					t.Errorf("standard error lacks %q: %s", text, stderr)
+				}
+			}
+			if !strings.Contains(stdout.String(), "shots measured") {
+				t.Errorf("standard output %q", stdout)
+			}
+			got := runCommand(t, "resume", filepath.Join(out, smallDir), "--driver", "replay:"+source)
+			if got.status != exitOK {
+				t.Fatalf("resume: status %d: %s", got.status, got.stderr)
+			}
+			sameFiles(t, bundleFiles(t, filepath.Join(out, smallDir)), want)
+		})
+	}
+}
+
+// A second signal leaves at once, in the middle of a shot that takes a minute.
+func TestSecondSignal(t *testing.T) {
+	source, out := smallBundle(t), t.TempDir()
+	cmd, _, stderr := profileProcess(append([]string{"run", "--out", out, "--driver", "replay:" + source + ",delay_ms=60000"}, smallSweep()...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForJournal(t, filepath.Join(out, smallDir), 1)
+	for range 2 {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // two signals of a kind at once are one
+	}
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != exitPartial || !strings.Contains(stderr.String(), "left at once") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
+// waitForJournal waits until the journal has some lines.
+func waitForJournal(t *testing.T, dir string, lines int) {
+	t.Helper()
+	for range 2000 {
+		text, _ := os.ReadFile(filepath.Join(dir, profile.JournalDir, "shots.jsonl"))
+		if bytes.Count(text, []byte("\n")) >= lines {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the journal does not grow")
+}
+
+func TestFailedShotsAndEnvironment(t *testing.T) {
+	source, out := smallBundle(t), t.TempDir()
+	dir := filepath.Join(out, smallDir)
+	got := runCommand(t, append([]string{"run", "--out", out, "--driver", "replay:" + source + ",fail=0.2,seed=3"}, smallSweep()...)...)
+	if got.status != exitPartial || !strings.Contains(got.stderr, "failed: tp1 attention") || !strings.Contains(got.stderr, "injected failure of attempt 2") {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	// The same source is the same environment, whatever it injects.
+	if got := runCommand(t, "resume", dir, "--driver", "replay:"+source); got.status != exitOK {
+		t.Fatalf("resume: status %d: %s", got.status, got.stderr)
+	}
+	// Noise changes values: another environment.
+	got = runCommand(t, "resume", dir, "--driver", "replay:"+source+",noise=0.1,seed=1")
+	if got.status != exitDrift || !strings.Contains(got.stderr, `noise: was "0", is "0.1"`) {
+		t.Errorf("resume: status %d: %s", got.status, got.stderr)
+	}
+	got = runCommand(t, "resume", dir, "--driver", "replay:"+source+",noise=0.1,seed=1", "--on-environment-change", "keep")
+	if got.status != exitOK || !strings.Contains(got.stdout, "0 shots measured") {
+		t.Errorf("resume: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+// A bundle without a journal goes on from its tables.
+func TestResumeWithoutJournal(t *testing.T) {
+	source := smallBundle(t)
+	dir := filepath.Join(t.TempDir(), smallDir)
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+		t.Fatal(err)
+	}
+	want := bundleFiles(t, source)
+	attention := filepath.Join(dir, "tp1", "attention.csv")
+	lines := strings.SplitAfter(want["tp1/attention.csv"], "\n")
+	for _, err := range []error{
+		os.RemoveAll(filepath.Join(dir, profile.JournalDir)),
+		os.WriteFile(attention, []byte(strings.Join(lines[:len(lines)/2], "")), 0o644),
+		os.Remove(filepath.Join(dir, "tp1", "dense.csv")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := runCommand(t, "resume", dir); got.status != exitUsage || !strings.Contains(got.stderr, "driver") {
+		t.Errorf("without a driver: status %d: %s", got.status, got.stderr)
+	}
+	got := runCommand(t, "resume", dir, "--driver", "roofline")
+	if got.status != exitOK || !strings.Contains(got.stderr, "has no journal") {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	for name, text := range bundleFiles(t, dir) {
+		if name != "meta.yaml" && text != want[name] {
+			t.Errorf("%s differs\n%s", name, firstDifference(text, want[name]))
+		}
+	}
+}
+
+func TestJSONLog(t *testing.T) {
+	out := t.TempDir()
+	got := runCommand(t, append([]string{"run", "--driver", "roofline", "--out", out, "--log-format", "json"}, smallSweep("--only", "dense")...)...)
+	if got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	seen := make(map[profile.EventKind]int)
+	last := 0
+	for _, line := range strings.Split(strings.TrimSpace(got.stderr), "\n") {
+		var e jsonEvent
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if _, err := time.Parse(time.RFC3339Nano, e.Time); err != nil {
+			t.Error(err)
+		}
+		seen[e.Event]++
+		if e.Event == profile.EventShot {
+			if *e.Done != last+1 || *e.Total < *e.Done || e.Category != profile.Dense || e.Shape == "" {
+				t.Fatalf("%s after %d shots", line, last)
+			}
+			last = *e.Done
+		}
+	}
+	if seen[profile.EventBooted] != 1 || seen[profile.EventShot] != 28 || seen[profile.EventCategory] != 1 {
+		t.Errorf("events %v", seen)
+	}
+}
+
+func TestSecretsAreNotSaved(t *testing.T) {
+	got := publicPairs("VLLM_USE_V1=1,HF_TOKEN=hf_abc,my_api_key=x,A=b")
+	if got != "VLLM_USE_V1=1,A=b" {
+		t.Errorf("saved %q", got)
+	}
+}
