@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -58,6 +59,9 @@ type Driver struct {
 	mu     sync.Mutex // guards client and closed
 	client *client
 	closed bool
+
+	// busy: the engine is booting or measuring.
+	busy atomic.Bool
 
 	hello    *Hello
 	spec     *profile.EngineSpec // of the running engine
@@ -285,6 +289,8 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	if err != nil {
 		return nil, err
 	}
+	d.busy.Store(true)
+	defer d.busy.Store(false)
 	began := time.Now()
 	var result bootResult
 	err = c.call(ctx, op, d.options.BootDeadline, &result)
@@ -447,6 +453,8 @@ func (d *Driver) Measure(ctx context.Context, shots []profile.Shot, options prof
 	if len(sent) == 0 {
 		return nil
 	}
+	d.busy.Store(true)
+	defer d.busy.Store(false)
 	call := &measureCall{perShot: cmp.Or(options.Deadline, d.options.ShotDeadline)}
 	err := c.measure(ctx, op, call, func(i int, s *shotReply) error {
 		return yield(d.result(sent[i], op, s))
@@ -564,7 +572,9 @@ func (d *Driver) Close() error {
 	c := d.client
 	d.mu.Unlock()
 	var err error
-	if c != nil {
+	if c != nil && d.busy.Load() {
+		err = c.kill()
+	} else if c != nil {
 		err = c.stopFromOutside(d.options.StopPatience)
 	}
 	if d.log != nil {

@@ -29,7 +29,8 @@ func reap(cmd *exec.Cmd, ended func()) error {
 	return cmd.Wait()
 }
 
-// groupMembers lists the processes of a group.
+// groupMembers lists the processes of a group that have not ended; who ended
+// and was not reaped by its parent holds nothing any more.
 func groupMembers(group int) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -41,11 +42,21 @@ func groupMembers(group int) []int {
 		if err != nil {
 			continue
 		}
-		if g, err := unix.Getpgid(pid); err == nil && g == group {
+		if g, err := unix.Getpgid(pid); err == nil && g == group && !isZombie(pid) {
 			members = append(members, pid)
 		}
 	}
 	return members
+}
+
+func isZombie(pid int) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return true // gone
+	}
+	// The name before the state is in parentheses and may hold any character.
+	i := strings.LastIndexByte(string(stat), ')')
+	return i >= 0 && strings.HasPrefix(string(stat[i:]), ") Z")
 }
 
 // openFiles lists the files that a process has mapped or open.

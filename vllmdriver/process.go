@@ -145,6 +145,10 @@ func (p *process) wait() {
 		_ = killGroup(p.pid())
 		p.mu.Unlock()
 	})
+	// The others die a moment after the signal: until then they hold memory.
+	for end := time.Now().Add(killPatience / 3); len(groupMembers(p.pid())) > 0 && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
+	}
 	// What still holds a pipe has left the group; it gets a moment, not more.
 	late := time.Now().Add(drainTime)
 	_ = p.logs.SetReadDeadline(late)
