@@ -17,7 +17,7 @@
 //	names: [NVIDIA H200]       # what the driver calls it; may be empty
 //	compute_units: 132         # required; SMs of a GPU, otherwise what runs one tile at a time
 //	peak_tflops: {bfloat16: 989.4}  # required; dense matrix products, by data type, 10^12/s
-//	vector_tflops: 66.9        # float32 outside of the matrix units; 0: a 32nd of the fastest type
+//	vector_tflops: 66.9        # float32 outside of the matrix units; 0: not known
 //	memory_gb_per_s: 4800      # required; 10^9 bytes/s
 //	memory_gb: 141             # required; 10^9 bytes
 //	cache_mib: 50              # last cache before memory, 2^20 bytes; 0: none

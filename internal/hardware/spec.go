@@ -32,7 +32,7 @@ type Spec struct {
 	Names        []string           // exactly as the driver reports them, but for case
 	ComputeUnits int                // at least 1
 	PeakTFLOPS   map[string]float64 // dense, by vLLM's name of the type: "bfloat16", "fp8", ...
-	VectorTFLOPS float64            // float32, outside of the matrix units
+	VectorTFLOPS float64            // float32, outside of the matrix units; 0: not known
 	MemoryGBPerS float64            // 10^9 bytes a second
 	MemoryGB     float64            // 10^9 bytes
 	CacheMiB     float64            // 0: no cache before memory

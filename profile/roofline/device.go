@@ -15,9 +15,6 @@ const (
 	// cacheGBPerSPerUnit is what one SM's loads and stores get out of the last
 	// cache; vendors publish no figure.
 	cacheGBPerSPerUnit = 35
-	// overlap is the exponent of the norm in which times that overlap are
-	// added: 1 is their sum, infinity their maximum.
-	overlap = 4
 )
 
 // device is a specification in the units of the model: microseconds and bytes.
@@ -53,7 +50,8 @@ func (d *device) move(bytes float64) float64 {
 // elementwise is one kernel that does nothing but move bytes.
 func (d *device) elementwise(bytes float64) float64 { return d.launch + d.move(bytes) }
 
-// norm adds two times that overlap.
+// norm adds two times that overlap, as the fourth root of their fourth powers'
+// sum: little more than the longer one, unless they are nearly equal.
 func norm(a, b float64) float64 {
 	if a < b {
 		a, b = b, a
@@ -63,7 +61,7 @@ func norm(a, b float64) float64 {
 	}
 	r := b / a
 	r *= r
-	return a * math.Sqrt(math.Sqrt(1+r*r)) // overlap = 4
+	return a * math.Sqrt(math.Sqrt(1+r*r))
 }
 
 // tile is a GEMM kernel's block of the output, with the share of matrixShare
