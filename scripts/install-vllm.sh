@@ -45,7 +45,7 @@ fi
 
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
-exec 9>"$folder/.lock"
+exec 9>"$folder/.install-lock" # not .lock, which is uv's
 flock 9
 if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$want" ]; then
   echo "$folder/bin/python has $want"

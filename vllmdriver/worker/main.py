@@ -25,45 +25,6 @@ def open_descriptors():
     return os.fdopen(reading, "rb"), writing
 
 
-def watch_parent(descriptor):
-    """Forks a watcher that kills this process once the parent's end of the descriptor closes.
-
-    A thread cannot do it: a hung native call may hold the interpreter's lock.
-    """
-    worker = os.getpid()
-    if os.fork() != 0:
-        return
-    try:
-        import ctypes
-        import select
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the worker
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        for other in os.listdir("/proc/self/fd"):
-            if int(other) > 2 and int(other) != descriptor:
-                try:
-                    os.close(int(other))
-                except OSError:
-                    pass
-        poll = select.poll()
-        poll.register(descriptor, 0)  # a hang-up is reported without being asked for
-        while os.getppid() == worker:
-            if poll.poll(1000):
-                # Leave the worker a moment to end by itself.
-                if os.getppid() == worker:
-                    select.select([], [], [], 2)
-                if os.getppid() == worker:
-                    if os.getpgid(worker) == worker:
-                        os.killpg(worker, signal.SIGKILL)
-                    os.kill(worker, signal.SIGKILL)
-                break
-    finally:
-        os._exit(0)
-
-
 class Failure(Exception):
     """An error as the protocol has it."""
 
@@ -173,7 +134,6 @@ class Worker:
 
 def main():
     reading, writing = open_descriptors()
-    watch_parent(reading.fileno())
     if HERE not in sys.path:
         sys.path.insert(0, HERE)
     Worker(reading, writing).serve()
