@@ -11,6 +11,7 @@ from telemetry import Telemetry
 
 MAX_UNACCOUNTED = 0.05
 MAX_UNATTRIBUTED = 0.02
+CPU_REPEATS = 2
 EXPERT_COUNT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 TOP_K_KEYS = ("num_experts_per_tok", "num_experts_per_token", "moe_k")
 
@@ -319,7 +320,18 @@ class Session:
                     answers[index] = failure(one)
                     continue
                 try:
-                    answers[index].update(self.answer(one, options["layers"]), status="ok")
+                    answer = self.answer(one, options["layers"])
+                    for _ in range(CPU_REPEATS):
+                        if self.batches or answer["unaccounted"] <= MAX_UNACCOUNTED:
+                            break
+                        # Clocks count whatever else the machine does meanwhile; kernels do not.
+                        again, _ = self.timing.session([jobs[indices.index(index)]], iterations, options["flush_l2"])
+                        if isinstance(again[0], Exception):
+                            raise again[0]
+                        answer = self.answer(again[0], options["layers"])
+                    if answer["unaccounted"] > MAX_UNACCOUNTED:
+                        raise Mismatch(f"{answer['unaccounted']:.1%} of the forward belongs to no layer")
+                    answers[index].update(answer, status="ok")
                     if state:
                         answers[index]["telemetry"] = state
                 except Exception as e:
@@ -391,8 +403,6 @@ class Session:
                     del entry["kernels"]
         shares = sorted(s.unaccounted() for s in samples)
         share = shares[len(shares) // 2]
-        if share > MAX_UNACCOUNTED:
-            raise Mismatch(f"{share:.1%} of the forward belongs to no layer")
         if wanted_layers is not None:
             layers = {k: v for k, v in layers.items() if k in wanted_layers}
         return {"layers": layers, "step_us": [round(s, 1) for s in one["steps"]], "unaccounted": round(share, 5)}
