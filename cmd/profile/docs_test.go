@@ -7,7 +7,7 @@ import (
 )
 
 func TestPages(t *testing.T) {
-	for _, page := range []string{"docs/skew.md", "docs/architectures.md"} {
+	for _, page := range []string{"docs/running.md", "docs/skew.md", "docs/architectures.md"} {
 		t.Run(page, func(t *testing.T) {
 			doctest.Run(t, page, doctest.Options{Binaries: map[string]string{"profile": "./cmd/profile"}})
 		})
