@@ -76,6 +76,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("infeasible_shots", infeasible, infeasible > 0)
 	telemetry := newYAMLMap()
 	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
+	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)
 	for _, key := range []string{"engine_effective", "order", "measurement_iterations", "skew_statistic", "origin"} {
@@ -188,4 +189,50 @@ func driftNode(m *driftModel, threshold float64) yamlMap {
 	}
 	n.set("blocks_redone", redone)
 	return n
+}
+
+// deviceNode adds what the device said of itself over the degree's shots:
+// least, median and most of each figure, and all throttle reasons.
+func deviceNode(m yamlMap, x *journalIndex, d *degree) {
+	figures := []struct {
+		name string
+		of   func(*Telemetry) int
+	}{
+		{"sm_clock_mhz", func(t *Telemetry) int { return t.SMClockMHz }},
+		{"memory_clock_mhz", func(t *Telemetry) int { return t.MemoryClockMHz }},
+		{"temperature_c", func(t *Telemetry) int { return t.TemperatureC }},
+		{"power_mw", func(t *Telemetry) int { return t.PowerMW }},
+	}
+	values := make([][]int, len(figures))
+	reasons := make(map[string]bool)
+	take := func(r *record) {
+		if r.Telemetry == nil || r.TP != d.tp || !slices.Contains(d.envs, r.Env) {
+			return
+		}
+		for i, f := range figures {
+			if v := f.of(r.Telemetry); v != 0 {
+				values[i] = append(values[i], v)
+			}
+		}
+		for _, reason := range r.Telemetry.ThrottleReasons {
+			reasons[reason] = true
+		}
+	}
+	for _, list := range x.shots {
+		for _, s := range list {
+			take(s.record)
+		}
+	}
+	for _, a := range x.anchors {
+		take(a)
+	}
+	for i, f := range figures {
+		if v := values[i]; len(v) > 0 {
+			slices.Sort(v)
+			m.set(f.name, []int{v[0], v[len(v)/2], v[len(v)-1]})
+		}
+	}
+	if len(reasons) > 0 {
+		m.set("throttle_reasons", slices.Sorted(maps.Keys(reasons)))
+	}
 }

@@ -186,10 +186,30 @@ func keepOtherRows(tables, had *perfio.TP) {
 		return [4]int{r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode}
 	})
 	tables.MoE = addMissing(tables.MoE, had.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
-	tables.Skew = addMissing(tables.Skew, had.Skew, skewRowKey)
+	tables.Skew = mergeSkew(tables.Skew, had.Skew)
 	if tables.Batches == nil {
 		tables.Batches = had.Batches
 	}
+}
+
+// mergeSkew puts the plan's rows first and the others behind them; where an
+// earlier file has all of them, its order stays, which is that of a larger plan.
+func mergeSkew(rows, had []perfio.SkewRow) []perfio.SkewRow {
+	byKey := make(map[any]perfio.SkewRow, len(rows))
+	for _, row := range rows {
+		byKey[skewRowKey(row)] = row
+	}
+	merged, found := slices.Clone(had), 0
+	for i, row := range merged {
+		if now, ok := byKey[skewRowKey(row)]; ok {
+			merged[i] = now
+			found++
+		}
+	}
+	if found == len(byKey) {
+		return merged
+	}
+	return addMissing(rows, had, skewRowKey)
 }
 
 func skewRowKey(r perfio.SkewRow) any {

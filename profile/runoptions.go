@@ -39,8 +39,8 @@ type RunOptions struct {
 	Warmup     int
 	Iterations int // samples of a shot; 0: 3
 	// MaxIterations bounds the samples of a shot whose median is not yet known
-	// to TargetError, a share of it; 0: 3 * Iterations, and 0.02. A negative
-	// TargetError: as many samples as Iterations says, always.
+	// to TargetError, a share of it, nor to 0.1 us; 0: 3 * Iterations, and 0.02.
+	// A negative TargetError: as many samples as Iterations says, always.
 	MaxIterations int
 	TargetError   float64
 	FlushL2       bool

@@ -28,6 +28,16 @@ func medianDeviation(values []float64) float64 {
 	return median(away)
 }
 
+// negligibleUS is an error of a median that nobody needs to know better.
+const negligibleUS = 0.1
+
+// wantsMore reports whether the median of the samples is not known to target, a
+// share of it, and to negligibleUS neither.
+func wantsMore(samples []float64, target float64) bool {
+	e := medianError(samples)
+	return e > target && e*median(slices.Clone(samples)) > negligibleUS
+}
+
 // medianError estimates the standard error of the median as a share of it:
 // 1.2533 s/sqrt(n), s the standard deviation of few samples, and of five or more
 // 1.4826 times the median absolute deviation, which a single stray one does not

@@ -218,7 +218,7 @@ func (r *runner) count(t *task) {
 	t.have, t.wide = math.MaxInt, false
 	for _, us := range samples {
 		t.have = min(t.have, len(us))
-		t.wide = t.wide || r.TargetError > 0 && medianError(us) > r.TargetError
+		t.wide = t.wide || r.TargetError > 0 && wantsMore(us, r.TargetError)
 	}
 	if len(samples) == 0 {
 		t.have = 0
