@@ -262,7 +262,11 @@ func TestVLLMImportBroken(t *testing.T) {
 // playParent boots an engine, says what it started, and measures until it is
 // killed.
 func playParent() {
-	d, err := New(Options{Command: os.Args[1:]})
+	options := Options{Command: os.Args[1:]}
+	if len(os.Args) == 1 {
+		options.Python = os.Getenv("LAYERPROF_VLLM_PYTHON")
+	}
+	d, err := New(options)
 	if err == nil {
 		var spec profile.EngineSpec
 		if err = smallSpec(&spec); err == nil {
