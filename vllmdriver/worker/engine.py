@@ -164,6 +164,8 @@ class Engine:
         seconds = {}
         step = SESSION_SHOTS if self.call("lsp_batches") else 1
         for start in range(0, len(shots), step):
+            if step == 1:
+                send({"started": start})  # whom to blame if the engine dies
             answer = self.call("lsp_measure", shots[start:start + step], options)
             if "device_lost" in answer:
                 raise DeviceLost(answer["device_lost"])
