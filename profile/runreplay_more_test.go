@@ -203,6 +203,9 @@ func differentLines(t *testing.T, a, b string) (n int) {
 // The default plan, replayed, gives the source's rows of that plan and no
 // others.
 func TestDefaultPlanReplayed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a large bundle")
+	}
 	source := referenceBundle(t, referenceBundles[0])
 	dir := t.TempDir()
 	opts := replayOptions(t, source, "", dir)

@@ -118,6 +118,9 @@ func compareFiles(t *testing.T, source, dir string) {
 func TestReplayIsTheSource(t *testing.T) {
 	for _, path := range referenceBundles {
 		t.Run(path, func(t *testing.T) {
+			if testing.Short() && path != h200 {
+				t.Skip("a large bundle")
+			}
 			source, dir := referenceBundle(t, path), t.TempDir()
 			report := run(t, replayOptions(t, source, "", dir))
 			if report.Partial() || report.Infeasible > 0 {

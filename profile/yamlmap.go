@@ -24,13 +24,6 @@ func (m yamlMap) at(key string) int {
 	return -1
 }
 
-func (m yamlMap) get(key string) *yaml.Node {
-	if i := m.at(key); i >= 0 {
-		return m.node.Content[i+1]
-	}
-	return nil
-}
-
 func (m yamlMap) set(key string, value any) {
 	node := yamlNode(value)
 	if i := m.at(key); i >= 0 {
