@@ -114,7 +114,6 @@ func attentionSamples(rows *perfio.TP, first bool) []attnmodel.Sample {
 		grid(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode, r.TimeUS, false)
 	}
 	for _, r := range sweep.Compare(rows.Attention, rows.Skew).Divide(rows.Skew) {
-		grid(r.PC, r.KP, r.N, r.KVMean, r.TMeanUS, true)
 		at := len(runs)
 		runs = gridRuns(runs, r.PC, r.KP, r.NB, r.KVBig, r.N, r.KVS, first)
 		out = append(out, attnmodel.Sample{Runs: runs[at:len(runs):len(runs)], TimeUS: r.TSkewUS, Skew: true})

@@ -249,3 +249,69 @@ func writeMadeUpBundle(t *testing.T) string {
 
 func itoa(v int) string     { return strconv.Itoa(v) }
 func ftoa(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+
+// A memo follows growing decodes closely and answers all else as the handle.
+func TestDecodeMemo(t *testing.T) {
+	b := &perfio.Bundle{
+		Meta: parseMeta(t, "gpu: NVIDIA H200\nmodel: meta-llama/Llama-3.1-8B\nattention_backend: FlashAttention 3\n"),
+		TPs: []perfio.TP{{Degree: 1, Attention: madeUpGrid(func(pc, kp, n, kd int) float64 {
+			return 12 + 0.02*float64(pc) + 0.0012*float64(n*kd)
+		})}},
+	}
+	h, _ := openAccurate(t, b).Attention(1)
+	m := traceloader.NewDecodeMemo(h)
+	list := decodesOf(100, 3000, 777, 1500)
+	for step := range 400 {
+		got, ok := m.LatencyNS(list)
+		want, _ := h.BatchLatencyNS(list)
+		if !ok || math.Abs(float64(got)/float64(want)-1) > 0.05 {
+			t.Fatalf("step %d: %d ns, the handle says %d", step, got, want)
+		}
+		for i := range list {
+			list[i].KVHistory++
+		}
+		switch step {
+		case 130:
+			list = append(list, perfio.Request{NewTokens: 200})
+		case 131:
+			list = list[:3]
+		case 250:
+			list[1].KVHistory += 7
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		m.LatencyNS(list)
+		for i := range list {
+			list[i].KVHistory++
+		}
+	}); n > 0 && !raceEnabled {
+		t.Errorf("%g allocations a step", n)
+	}
+	if _, ok := m.LatencyNS(nil); ok {
+		t.Error("an empty batch has an answer")
+	}
+}
+
+// Lookups allocate nothing.
+func TestAccurateAllocatesNothing(t *testing.T) {
+	b := &perfio.Bundle{
+		Meta: parseMeta(t, "gpu: NVIDIA H200\nmodel: meta-llama/Llama-3.1-8B\nattention_backend: FlashAttention 3\n"),
+		TPs: []perfio.TP{{Degree: 1, Attention: madeUpGrid(func(pc, kp, n, kd int) float64 {
+			return 12 + 0.02*float64(pc) + 0.0012*float64(n*kd)
+		})}},
+	}
+	h, _ := openAccurate(t, b).Attention(1)
+	list := append(decodesOf(100, 3000, 777, 1500), perfio.Request{NewTokens: 300, KVHistory: 40})
+	for name, ask := range map[string]func(){
+		"uniform": func() { h.LatencyNS(300, 100, 20, 900) },
+		"skew":    func() { h.SkewLatencyNS(300, 100, 20, 900, 3000, 50) },
+		"list":    func() { h.BatchLatencyNS(list) },
+	} {
+		ask()
+		// The race detector makes pools forget on purpose; on average a list
+		// allocates less than once without it.
+		if n := testing.AllocsPerRun(200, ask); n > 0 && !raceEnabled {
+			t.Errorf("%s: %g allocations", name, n)
+		}
+	}
+}

@@ -76,6 +76,19 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	return t
 }
 
+// class sets a decode on its own apart: the engine copies no queries for it.
+func (m *FA2) class(runs []Run) int {
+	sh := m.Geometry.fa2Shape(runs)
+	c := 2 * int(sh.kernel)
+	if sh.kernel == FA2Mixed {
+		return c + decodes(runs)
+	}
+	if sh.requests == 1 {
+		c++
+	}
+	return c
+}
+
 // Kernel says which kernel the batch runs.
 func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).kernel }
 
@@ -160,6 +173,9 @@ func (c *FA2Class) blocks(k int) float64 {
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
+	if len(runs) > unlikeRuns {
+		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
+	}
 	if sh.kernel == FA2Mixed {
 		g.fa2Heads(runs, sh, c, sc)
 	} else {
@@ -195,7 +211,12 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 // request, first query tokens first. Where the heads make many waves, those in
 // the middle are taken as even work.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	exact := max(2, ceilDiv(3*g.SMs, sh.perHead))
+	// Tiles all unlike blur the waves, and cost the most to place.
+	rounds := 3.0
+	if len(runs) > unlikeRuns {
+		rounds = 0.75
+	}
+	exact := max(2, int(math.Ceil(rounds*float64(g.SMs)/float64(sh.perHead))))
 	if 2*exact+1 >= g.QueryHeads {
 		for range g.QueryHeads {
 			g.fa2Head(runs, sh, c, sc)

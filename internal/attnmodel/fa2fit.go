@@ -9,6 +9,7 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 		return start
 	}
 	var of [fa2Kernels][]fa2Fitted
+	var alone []fa2Fitted
 	for _, s := range samples {
 		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
 			continue
@@ -17,7 +18,17 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 		if f.weight == 0 {
 			f.weight = 1
 		}
+		if f.shape.kernel != FA2Mixed && f.shape.requests == 1 {
+			alone = append(alone, f)
+			continue
+		}
 		of[f.shape.kernel] = append(of[f.shape.kernel], f)
+	}
+	for _, f := range alone {
+		// A decode on its own is no measure of others, unless there are none.
+		if k := f.shape.kernel; len(of[k]) == 0 {
+			of[k] = append(of[k], f)
+		}
 	}
 	out := start
 	parallel(2, int(fa2Kernels), func(i int) {
@@ -72,7 +83,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: 12,
+		scale: fitScale, steps: 9,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {

@@ -191,6 +191,13 @@ func (g Geometry) fa3Splits(maxQ, maxK int) int {
 	return 1
 }
 
+// Where more runs than these are unlike, times that differ by a small part of
+// a tile are taken as one.
+const (
+	unlikeRuns = 12
+	nearTile   = 0.02
+)
+
 // fa3EmptyUS is the cost of a split that has no key block left.
 const fa3EmptyUS = 0.2
 
@@ -199,6 +206,9 @@ const fa3EmptyUS = 0.2
 func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
+	if len(runs) > unlikeRuns {
+		sc.levels.near = nearTile * (c.A + c.Tau*sh.sumK/128/float64(sh.requests))
+	}
 	group := g.Group()
 	for _, r := range runs {
 		k := r.New + r.History
@@ -321,32 +331,30 @@ func (sh *fa3Shape) aroundUS() float64 {
 	return us + max(2.4, 2.56+(0.0055*t+0.0039*sh.splitRows)*h+0.159*math.Sqrt(sh.splitQ*h)+0.006*float64(sh.requests))
 }
 
-// softMax is (1 + z^p)^(1/p), from a table.
+// softMax is (1 + z^p)^(1/p), from a table over 0 to 1: beyond it, it is
+// z times its value at 1/z.
 type softMax struct {
 	p float64
-	y [softMaxPoints + 1]float64
+	y [softMaxPoints + 2]float64
 }
 
-const (
-	softMaxPoints = 512
-	softMaxRange  = 8.0 // table up to here
-)
+const softMaxPoints = 256
 
 func (s *softMax) bake(p float64) {
 	s.p = p
 	for i := range s.y {
-		s.y[i] = math.Pow(1+math.Pow(float64(i)*(softMaxRange/softMaxPoints), p), 1/p)
+		// log1p and exp are twice as fast as two powers.
+		z := float64(i) / softMaxPoints
+		s.y[i] = math.Exp(math.Log1p(math.Exp(p*math.Log(max(z, 1e-300)))) / p)
 	}
 }
 
 func (s *softMax) at(z float64) float64 {
-	u := z * (softMaxPoints / softMaxRange)
-	if u < 0 {
-		return 1
+	scale := 1.0
+	if z > 1 {
+		scale, z = z, 1/z
 	}
-	if u >= softMaxPoints {
-		return z * math.Pow(1+math.Pow(z, -s.p), 1/s.p)
-	}
+	u := max(z, 0) * softMaxPoints
 	i := int(u)
-	return s.y[i] + (u-float64(i))*(s.y[i+1]-s.y[i])
+	return scale * (s.y[i] + (u-float64(i))*(s.y[i+1]-s.y[i]))
 }

@@ -6,7 +6,7 @@ import "math"
 const (
 	fitScale = 0.02 // relative errors beyond 2% count linearly
 	fitPull  = 4.0  // pull to the start, per squared log
-	fitRows  = 250  // most rows a kernel is fitted on
+	fitRows  = 180  // most rows a kernel is fitted on
 )
 
 // FitFA3 fits each kernel's constants to the samples that run it, at most some

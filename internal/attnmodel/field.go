@@ -47,6 +47,17 @@ func newField(nodes []fieldNode, s FieldSettings) *field {
 	for d := range inverse {
 		inverse[d] *= s.Scale
 	}
+	// With hardly a node of unlike decodes, alike ones have to do for them.
+	unlike := 0
+	for i := range nodes {
+		if nodes[i].at[6] > 0 {
+			unlike++
+		}
+	}
+	if unlike*50 < len(nodes) {
+		inverse[5] *= 0.4
+		inverse[6] *= 0.4
+	}
 	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, nodes: make([]fieldNode, len(nodes))}
 	for i, n := range nodes {
 		for d := range n.at {
@@ -258,8 +269,9 @@ func sampleIndices(length, n int) []int {
 	return spread(all, n)
 }
 
-// fieldNoise is the least variance of a measurement.
-const fieldNoise = 1e-5
+// fieldNoise is the least variance of a node: of a measurement, and of what
+// round numbers have that numbers beside them do not.
+const fieldNoise = 1e-4
 
 // tuneSamples is how many nodes are left out for each setting that is tried.
 const tuneSamples = 100
@@ -342,13 +354,22 @@ func (f *field) local(q *features, skip int) float64 {
 	return sum / float64(max(near.n, 1))
 }
 
-// sigma is one standard error at q, where the process has the given variance.
-func (f *field) sigma(q features, variance float64) float64 {
+// sigma is one standard error at q, where the process has the given variance:
+// what nodes that were left out say, how well another sweep repeats, and, away
+// from all nodes, a share of what the model leaves over.
+func (f *field) sigma(q features, variance, rough float64) float64 {
 	if f.left == nil {
 		return math.Sqrt(variance + f.noise + 1e-3)
 	}
 	for d := range q {
 		q[d] *= f.inverse[d]
 	}
-	return max(0.002, f.spread*math.Sqrt(f.left.local(&q, -1)*(variance+f.noise)))
+	var near neighbours
+	f.nearest(&q, -1, &near)
+	away := min(1, math.Sqrt(near.d2[0])/0.15)
+	left := 0.95 * f.spread
+	return math.Sqrt(left*left*f.left.local(&q, -1)*(variance+f.noise) + repeat*repeat + rough*rough*away*away*f.signal)
 }
+
+// repeat is how well the same shape repeats in another sweep.
+const repeat = 0.005

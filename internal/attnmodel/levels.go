@@ -9,6 +9,9 @@ type levels struct {
 	buf  []level
 	head int
 	last float64 // the latest time at which any tile ends
+	// near is how close two times are taken as one: 0 where few tiles are
+	// unlike, so that the schedule is exact.
+	near float64
 }
 
 type level struct {
@@ -19,7 +22,7 @@ type level struct {
 // reset frees all n multiprocessors at time 0.
 func (l *levels) reset(n int) {
 	l.buf = append(l.buf[:0], level{0, n})
-	l.head, l.last = 0, 0
+	l.head, l.last, l.near = 0, 0, 0
 }
 
 // place runs n tiles of the given cost, each on the multiprocessor that is free
@@ -44,25 +47,61 @@ func (l *levels) place(n int, cost, weight float64, spans *[]span) {
 	}
 }
 
+// insert adds multiprocessors that become free at a time. The buffer has room
+// on both sides, and the shorter side moves.
 func (l *levels) insert(at float64, count int) {
-	if at > l.last {
+	n := len(l.buf)
+	if at >= l.last {
 		l.last = at
+		if n > l.head && at-l.buf[n-1].at <= l.near {
+			l.buf[n-1].join(at, count)
+			return
+		}
+		l.buf = append(l.buf, level{at, count})
+		l.compact()
+		return
 	}
-	if l.head >= 512 && l.head*2 >= len(l.buf) {
-		n := copy(l.buf, l.buf[l.head:])
-		l.buf, l.head = l.buf[:n], 0
+	lo, hi := l.head, n
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if l.buf[mid].at < at {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
 	}
-	i := len(l.buf)
-	for i > l.head && l.buf[i-1].at > at {
-		i--
+	if lo < n && l.buf[lo].at-at <= l.near {
+		l.buf[lo].join(at, count)
+		return
 	}
-	if i > l.head && l.buf[i-1].at == at {
-		l.buf[i-1].count += count
+	if lo > l.head && at-l.buf[lo-1].at <= l.near {
+		l.buf[lo-1].join(at, count)
+		return
+	}
+	if l.head > 0 && lo-l.head <= n-lo {
+		copy(l.buf[l.head-1:], l.buf[l.head:lo])
+		l.head--
+		l.buf[lo-1] = level{at, count}
 		return
 	}
 	l.buf = append(l.buf, level{})
-	copy(l.buf[i+1:], l.buf[i:])
-	l.buf[i] = level{at, count}
+	copy(l.buf[lo+1:], l.buf[lo:n])
+	l.buf[lo] = level{at, count}
+	l.compact()
+}
+
+// join adds multiprocessors that become free at about the same time.
+func (v *level) join(at float64, count int) {
+	v.at += (at - v.at) * float64(count) / float64(count+v.count)
+	v.count += count
+}
+
+// compact keeps the buffer from growing with the tiles that were placed.
+func (l *levels) compact() {
+	if l.head >= 512 && l.head*2 >= len(l.buf) {
+		n := copy(l.buf[8:], l.buf[l.head:])
+		l.buf, l.head = l.buf[:8+n], 8
+	}
 }
 
 // shift adds d to every time.

@@ -1,0 +1,5 @@
+//go:build race
+
+package traceloader_test
+
+const raceEnabled = true
