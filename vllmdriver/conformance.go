@@ -95,7 +95,7 @@ func (t *conformance) skip(name, why string) {
 
 func (t *conformance) begin() error {
 	var err error
-	t.c, err = startClient(processSpec{Command: t.d.command, Env: t.d.env, Log: t.d.options.Log})
+	t.c, err = startClient(t.d.processSpec())
 	return err
 }
 

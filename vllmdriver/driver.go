@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -52,8 +51,7 @@ type Driver struct {
 	command []string
 	env     []string
 	record  map[string]string
-	folder  string // the unpacked worker
-	hash    string // of its sources
+	hash    string // of the embedded worker's sources
 	log     *os.File
 
 	mu     sync.Mutex // guards client and closed
@@ -70,7 +68,7 @@ type Driver struct {
 	calls    int64
 }
 
-// New makes a driver; it starts nothing yet. Close removes what it unpacks.
+// New makes a driver; it starts nothing yet.
 func New(options Options) (*Driver, error) {
 	options.HelloDeadline = cmp.Or(options.HelloDeadline, 2*time.Minute)
 	options.BootDeadline = cmp.Or(options.BootDeadline, 20*time.Minute)
@@ -88,17 +86,17 @@ func New(options Options) (*Driver, error) {
 		if err != nil {
 			return nil, err
 		}
-		if d.folder, d.hash, err = unpackWorker(); err != nil {
+		if d.hash, err = workerHash(); err != nil {
 			return nil, err
 		}
 		d.name = "vllm"
-		d.command = []string{python, filepath.Join(d.folder, "main.py")}
+		d.command = []string{python}
 		own = vllmEnvironment()
 	}
 	if options.LogPath != "" {
 		log, err := os.OpenFile(options.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("engine log: %w", err), d.removeFolder())
+			return nil, fmt.Errorf("engine log: %w", err)
 		}
 		d.log, options.Log = log, log
 	}
@@ -141,7 +139,7 @@ func (d *Driver) start(ctx context.Context) (*client, error) {
 			return c, nil
 		}
 	}
-	c, err := startClient(processSpec{Command: d.command, Env: d.env, Log: d.options.Log})
+	c, err := startClient(d.processSpec())
 	if err != nil {
 		d.mu.Unlock()
 		return nil, err
@@ -158,6 +156,10 @@ func (d *Driver) start(ctx context.Context) (*client, error) {
 	}
 	d.hello = hello
 	return c, nil
+}
+
+func (d *Driver) processSpec() processSpec {
+	return processSpec{Command: d.command, Embedded: d.name == "vllm", Env: d.env, Log: d.options.Log}
 }
 
 // refused ends a worker that could not do what it is for, and adds what it said.
@@ -561,7 +563,7 @@ func (d *Driver) LastWords() string {
 	return d.client.process.tail.String()
 }
 
-// Close ends the worker, also one that is measuring, and removes its files.
+// Close ends the worker, also one that is measuring.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	if d.closed {
@@ -580,12 +582,5 @@ func (d *Driver) Close() error {
 	if d.log != nil {
 		err = errors.Join(err, d.log.Close())
 	}
-	return errors.Join(err, d.removeFolder())
-}
-
-func (d *Driver) removeFolder() error {
-	if d.folder == "" {
-		return nil
-	}
-	return os.RemoveAll(d.folder)
+	return err
 }

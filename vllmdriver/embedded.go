@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,32 +13,50 @@ import (
 //go:embed worker/*.py
 var workerSource embed.FS
 
-// unpackWorker writes the embedded worker to a private folder and returns it
-// with the hash of the sources.
-func unpackWorker() (dir, hash string, err error) {
-	if dir, err = os.MkdirTemp("", "layerprof-worker-"); err != nil {
-		return "", "", fmt.Errorf("unpack the worker: %w", err)
+// sourceFolder is where the embedded worker stands in a process's temporary
+// folder, and sourceMain what is run of it.
+const (
+	sourceFolder = "worker"
+	sourceMain   = "main.py"
+)
+
+// workerHash identifies the embedded worker's sources.
+func workerHash() (string, error) {
+	sum := sha256.New()
+	err := eachSource(func(name string, text []byte) error {
+		fmt.Fprintf(sum, "%s %d\n", name, len(text))
+		sum.Write(text)
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// unpackWorker writes the embedded worker below dir, which is private, and
+// returns the path of its main program.
+func unpackWorker(dir string) (string, error) {
+	dir = filepath.Join(dir, sourceFolder)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("unpack the worker: %w", err), os.RemoveAll(dir))
-		}
-	}()
+	err := eachSource(func(name string, text []byte) error {
+		return os.WriteFile(filepath.Join(dir, name), text, 0o600)
+	})
+	return filepath.Join(dir, sourceMain), err
+}
+
+func eachSource(do func(name string, text []byte) error) error {
 	entries, err := fs.ReadDir(workerSource, "worker")
 	if err != nil {
-		return "", "", err
+		return err
 	}
-	sum := sha256.New()
 	for _, e := range entries {
 		text, err := fs.ReadFile(workerSource, "worker/"+e.Name())
 		if err != nil {
-			return "", "", err
+			return err
 		}
-		fmt.Fprintf(sum, "%s %d\n", e.Name(), len(text))
-		sum.Write(text)
-		if err := os.WriteFile(filepath.Join(dir, e.Name()), text, 0o600); err != nil {
-			return "", "", err
+		if err := do(e.Name(), text); err != nil {
+			return err
 		}
 	}
-	return dir, hex.EncodeToString(sum.Sum(nil)), nil
+	return nil
 }

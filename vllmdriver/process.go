@@ -24,9 +24,11 @@ const (
 // processSpec says what to start.
 type processSpec struct {
 	Command []string
-	Dir     string
-	Env     []string // complete; TMPDIR, TEMP, TMP and LAYERPROF_FDS are added
-	Log     io.Writer
+	// Embedded adds the embedded worker's main program to Command; its sources
+	// are written to the process's temporary folder, and go with it.
+	Embedded bool
+	Env      []string // complete; TMPDIR, TEMP, TMP and LAYERPROF_FDS are added
+	Log      io.Writer
 }
 
 // process is a worker's process group and what belongs to it: three pipes, a
@@ -80,6 +82,14 @@ func startProcess(spec processSpec) (_ *process, err error) {
 	if p.tmp, err = os.MkdirTemp("", "layerprof-"); err != nil {
 		return nil, err
 	}
+	command := spec.Command
+	if spec.Embedded {
+		main, err := unpackWorker(p.tmp)
+		if err != nil {
+			return nil, fmt.Errorf("unpack the worker: %w", err)
+		}
+		command = append(command[:len(command):len(command)], main)
+	}
 	theirRequests, requests := pipe()
 	replies, theirReplies := pipe()
 	logs, theirLogs := pipe()
@@ -89,8 +99,7 @@ func startProcess(spec processSpec) (_ *process, err error) {
 	p.requests, p.replies, p.logs = requests, replies, logs
 	p.shm = listSHM()
 
-	cmd := exec.Command(spec.Command[0], spec.Command[1:]...)
-	cmd.Dir = spec.Dir
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(append([]string(nil), spec.Env...), "LAYERPROF_FDS=3,4", "TMPDIR="+p.tmp, "TEMP="+p.tmp, "TMP="+p.tmp)
 	cmd.Stdout, cmd.Stderr = theirLogs, theirLogs
 	cmd.ExtraFiles = []*os.File{theirRequests, theirReplies}
@@ -110,7 +119,7 @@ func startProcess(spec processSpec) (_ *process, err error) {
 		p.wait()
 	}()
 	if err = <-started; err != nil {
-		return nil, startError(spec.Command[0], err)
+		return nil, startError(command[0], err)
 	}
 	// Only the worker holds these now, so that its end is seen.
 	err = errors.Join(theirRequests.Close(), theirReplies.Close(), theirLogs.Close())
