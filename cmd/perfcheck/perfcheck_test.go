@@ -242,3 +242,63 @@ func TestGolden(t *testing.T) {
 		t.Errorf("validate: status %d\n%s%s", status, stdout, stderr)
 	}
 }
+
+func TestAccuracyOnShots(t *testing.T) {
+	dir := cleanBundle(t)
+	layer := bundletest.Bundle().TPs[0].Dense[0].Layer
+	// The bundle's own answers, one of them 10% off.
+	var shots strings.Builder
+	for _, tokens := range []string{"2", "3"} {
+		_, stdout, stderr := call(t, "", "query", "--bundle", dir, "dense", layer, tokens)
+		us := strings.TrimSpace(stdout)
+		if us == "" {
+			t.Fatal(stderr)
+		}
+		ns, err := json.Number(us).Float64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tokens == "3" {
+			ns /= 1.1
+		}
+		line, err := json.Marshal(map[string]any{"requests": [][]any{{json.Number(tokens), 0}}, "measured_us": map[string]float64{layer: ns / 1000}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shots.Write(append(line, '\n'))
+	}
+	status, stdout, stderr := call(t, shots.String(), "accuracy", dir, "--shots", "-", "--rules", "parity", "--json")
+	if status != exitOK {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	var report struct {
+		Shots []struct {
+			Layer, Kind, Rules string
+			N                  int
+			P50, Bias          float64
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, s := range report.Shots {
+		if s.Layer == layer && s.Kind == "all" {
+			found = true
+			if s.N != 2 || s.P50 < 4.5 || s.P50 > 5.5 || s.Rules != "parity" {
+				t.Errorf("got %+v, want 2 shots, one of them 10%% off", s)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no figure for %s: %s", layer, stdout)
+	}
+	for _, args := range [][]string{{"--rules", "best"}, {"--tests", "T0"}, {"--format", "xml"}} {
+		if status, _, _ := call(t, "", append([]string{"accuracy", dir}, args...)...); status != exitUsage {
+			t.Errorf("%v: status %d", args, status)
+		}
+	}
+	if status, stdout, _ := call(t, shots.String(), "accuracy", dir, "--shots", "-", "--format", "csv"); status != exitOK || !strings.HasPrefix(stdout, "layer,kind,tp,rules,n,p50") {
+		t.Errorf("csv: status %d, %q", status, stdout)
+	}
+}

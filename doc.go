@@ -1,0 +1,3 @@
+// Package layerprof holds no code: see perfio, traceloader, profile and
+// vllmdriver, and README.md.
+package layerprof
