@@ -202,6 +202,12 @@ func (r *runner) runDegree(ctx context.Context, tp int) error {
 	if err := r.boot(ctx); err != nil {
 		return err
 	}
+	if begin := r.Begin; begin != nil {
+		r.Begin = nil
+		if err := begin(); err != nil {
+			return err
+		}
+	}
 	d := r.degree
 	plan, err := r.Plan(tp, d.engine)
 	if err != nil {

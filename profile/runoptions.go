@@ -60,6 +60,9 @@ type RunOptions struct {
 
 	OnChange EnvironmentPolicy // "": stop
 
+	// Begin, if set, is called once, when the bundle is locked and the first
+	// engine found to be one whose measurements may stand in it.
+	Begin func() error
 	// Stop, once closed, has the shot in flight finished and the run end with
 	// what it has.
 	Stop <-chan struct{}

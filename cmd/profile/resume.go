@@ -26,8 +26,13 @@ const flagsFile = "run.json"
 // notSaved are flags that concern one run and not the bundle.
 var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change"}
 
-// saveRunFlags writes the flags that were given, by file or command line.
+// saveRunFlags writes the flags that were given, by file or command line. What
+// resume is given anew holds for once, unless nothing was saved before.
 func saveRunFlags(cmd *cobra.Command, dir string) error {
+	file := filepath.Join(dir, profile.JournalDir, flagsFile)
+	if _, err := os.Stat(file); err == nil && cmd.Name() == "resume" {
+		return nil
+	}
 	set := make(map[string]string)
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
 		switch {
@@ -40,11 +45,7 @@ func saveRunFlags(cmd *cobra.Command, dir string) error {
 			set[flag.Name] = flagValue(flag)
 		}
 	})
-	folder := filepath.Join(dir, profile.JournalDir)
-	if err := os.MkdirAll(folder, 0o777); err != nil {
-		return err
-	}
-	return atomicfile.Write(filepath.Join(folder, flagsFile), func(w io.Writer) error {
+	return atomicfile.Write(file, func(w io.Writer) error {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(set)

@@ -106,15 +106,13 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	if dir == "" {
 		dir = filepath.Join(f.Out, f.Hardware, filepath.FromSlash(s.Model.ID), variant)
 	}
-	if err := saveRunFlags(cmd, dir); err != nil {
-		return err
-	}
 	show, err := newProgress(a.stderr, f.LogFormat)
 	if err != nil {
 		return err
 	}
 	options := f.runOptions(s, dir, variant)
 	options.Open = opener.open
+	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
 	if f.Telemetry {
 		options.ReadTelemetry = readTelemetry(show)

@@ -187,6 +187,11 @@ func TestFailedShotsAndEnvironment(t *testing.T) {
 	if got.status != exitDrift || !strings.Contains(got.stderr, `noise: was "0", is "0.1"`) {
 		t.Errorf("resume: status %d: %s", got.status, got.stderr)
 	}
+	// What resume was given, in vain or not, is not the run's own.
+	flags, err := savedFlags(dir)
+	if err != nil || flags["driver"] != "replay:"+source+",fail=0.2,seed=3" {
+		t.Errorf("saved flags %v, %v", flags, err)
+	}
 	got = runCommand(t, "resume", dir, "--driver", "replay:"+source+",noise=0.1,seed=1", "--on-environment-change", "keep")
 	if got.status != exitOK || !strings.Contains(got.stdout, "0 shots measured") {
 		t.Errorf("resume: status %d: %s%s", got.status, got.stdout, got.stderr)
