@@ -319,3 +319,38 @@ func TestClockThatJumps(t *testing.T) {
 	mustRun(t, opts)
 	sameTables(t, tables(t, dir), undisturbed(t))
 }
+
+// A journal with a damaged record and a torn tail is told of, by file and
+// offset, and what they held is measured again.
+func TestRunOnADamagedJournal(t *testing.T) {
+	d, dir := newFakeDevice(), t.TempDir()
+	mustRun(t, testOptions(t, d, dir))
+	file := filepath.Join(dir, JournalDir, DefaultShard+".jsonl")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)/2] ^= 4
+	if err := os.WriteFile(file, text[:len(text)-10], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "tp1")); err != nil {
+		t.Fatal(err)
+	}
+	opts := testOptions(t, d, dir)
+	var warnings []string
+	opts.Observe = func(e Event) {
+		if e.Kind == EventWarning {
+			warnings = append(warnings, e.Message)
+		}
+	}
+	report := mustRun(t, opts)
+	if len(warnings) != 2 || !strings.HasPrefix(warnings[0], file+":") || !strings.HasPrefix(warnings[1], file+":") {
+		t.Errorf("warnings %q, expected two that begin with %s and an offset", warnings, file)
+	}
+	// The record at the end is an anchor, the other one may be one too.
+	if report.Measured > 1 {
+		t.Errorf("%d shots were measured again, expected at most 1", report.Measured)
+	}
+	sameTables(t, tables(t, dir), undisturbed(t))
+}
