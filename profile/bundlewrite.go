@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/perfio"
@@ -71,17 +72,31 @@ func (r *runner) write() error {
 	return nil
 }
 
-// readBundle reads what the folder holds already; an empty Bundle if that is
-// nothing.
+// readBundle reads what the folder holds already: an empty Bundle if that is
+// nothing, one without tables if that is meta.yaml alone.
 func (r *runner) readBundle() (*perfio.Bundle, error) {
-	_, err := os.Stat(filepath.Join(r.Dir, perfio.MetaFile))
+	name := filepath.Join(r.Dir, perfio.MetaFile)
+	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return &perfio.Bundle{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return perfio.OpenBundle(r.Dir, perfio.Lenient())
+	meta, err := perfio.ParseMeta(f, name)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "tp") && e.IsDir() {
+			return perfio.OpenBundle(r.Dir, perfio.Lenient())
+		}
+	}
+	return &perfio.Bundle{Dir: r.Dir, Meta: meta}, nil
 }
 
 func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
