@@ -5,6 +5,7 @@
 //	perfcheck query … LOOKUP          one lookup, or a file of them
 //	perfcheck accuracy BUNDLE         both rules, judged on held-out measurements
 //	perfcheck calibrate BUNDLE        the accurate rules' calibration, stored beside it
+//	perfcheck diff A B                two bundles compared: how much, and is it noise
 //	perfcheck pack BUNDLE -o FILE     a bundle as one file; unpack FILE FOLDER is the way back
 //
 // Exit status: 0 good, 1 failed, 2 wrong usage, 5 a check found something.
