@@ -180,6 +180,7 @@ func driftNode(m *driftModel, threshold float64) yamlMap {
 	n.set("shapes", slices.Compact(shapes))
 	n.set("fastest", perfio.RoundDecimals(m.Low, 4))
 	n.set("slowest", perfio.RoundDecimals(m.High, 4))
+	n.set("noise", perfio.RoundDecimals(m.Noise, 4))
 	n.set("corrected_shots", m.Corrected)
 	redone := 0
 	for _, b := range m.index.blocks {

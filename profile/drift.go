@@ -16,6 +16,9 @@ type driftModel struct {
 	Low, High float64
 	Corrected int // shots whose times were divided by a factor
 	factors   map[*blockState]float64
+	// Noise is the standard deviation of an anchor about its state, as a share:
+	// a factor within it would only carry the anchors' noise into the shots.
+	Noise float64
 }
 
 // newDriftModel reads a degree's anchors. The reference is the fast state of the device: the
@@ -33,6 +36,7 @@ func newDriftModel(x *journalIndex, envs []string, tp int, threshold float64) *d
 			m.Anchors++
 		}
 	}
+	m.Noise = anchorNoise(levels)
 	for key, values := range levels {
 		slices.Sort(values)
 		fast := values[len(values)/20]
@@ -58,8 +62,24 @@ func anchorLevel(a *record) float64 {
 	return math.Exp(sum / float64(max(len(a.Layers), 1)))
 }
 
+// anchorNoise is estimated from the steps between neighbours, which a change of
+// state moves seldom enough for the median not to see it.
+func anchorNoise(levels map[string][]float64) float64 {
+	var steps []float64
+	for _, values := range levels {
+		for i := 1; i < len(values); i++ {
+			steps = append(steps, math.Abs(math.Log(values[i]/values[i-1])))
+		}
+	}
+	if len(steps) == 0 {
+		return 0
+	}
+	return 1.4826 * median(steps) / math.Sqrt2
+}
+
 // factor is how much slower than the reference a block's shots ran: 1 unless
-// its anchors say more than half the threshold.
+// its anchors say more than half the threshold, and more than three standard
+// errors of theirs.
 func (m *driftModel) factor(k blockKey) float64 {
 	b := m.index.blocks[k]
 	if b == nil {
@@ -76,7 +96,7 @@ func (m *driftModel) factor(k blockKey) float64 {
 		}
 	}
 	f := 1.0
-	if n > 0 && math.Abs(sum/float64(n)-1) > m.threshold/2 {
+	if n > 0 && math.Abs(sum/float64(n)-1) > max(m.threshold/2, 3*m.Noise/math.Sqrt(float64(n))) {
 		f = sum / float64(n)
 	}
 	m.factors[b] = f

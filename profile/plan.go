@@ -280,11 +280,27 @@ func (c *CategoryPlan) setCases(cases []SkewCase, order Order) {
 func (p planner) categoryLayers(category Category) []string {
 	switch category {
 	case Batches, Validation:
-		return nil
+		return p.ownLayers()
 	case Skew:
 		return p.layers(Attention)
 	}
 	return p.layers(category)
+}
+
+// ownLayers lists the layers whose latency is this degree's own: at degrees
+// above 1 neither those that are tp_stable nor the experts, since lookups take
+// both from tp1 and the emulated rank runs something else.
+func (p planner) ownLayers() []string {
+	if p.arch == nil {
+		return nil
+	}
+	var names []string
+	for _, e := range p.arch.Catalog {
+		if p.tp == 1 || !e.TPStable && e.Category != string(MoE) {
+			names = append(names, e.Layer)
+		}
+	}
+	return names
 }
 
 // layers lists the catalog's layers of a category that this degree measures:
