@@ -16,8 +16,8 @@ type accurateAttention struct {
 	baked     *attnmodel.Baked // nil where straight lines are best
 	parity    attentionRules
 	grid      *grid
-	first     bool // prefill first, for lookups by numbers
-	measured  map[[4]int]struct{}
+	alpha     *alphaTable // measured buckets count in lookups by numbers
+	first     bool        // prefill first, for lookups by numbers
 	geometry  attnmodel.Geometry
 	degree    int
 }
@@ -35,7 +35,7 @@ func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.T
 	if b.Meta != nil && b.Meta.Root != nil {
 		backend = b.Meta.AttentionBackend()
 	}
-	a := &accurateAttention{parity: f.attention, grid: f.grid, first: prefillFirst(b.Meta), geometry: geometryOf(t, b.Meta, f.degree), degree: f.degree}
+	a := &accurateAttention{parity: f.attention, grid: f.grid, alpha: f.alpha, first: prefillFirst(b.Meta), geometry: geometryOf(t, b.Meta, f.degree), degree: f.degree}
 	a.predictor = attnmodel.New(attnmodel.Config{
 		Geometry: a.geometry, Kernel: kernelOf(backend), Samples: attentionSamples(rows, a.first), Linear: a.lines, Stored: stored,
 	})
@@ -123,6 +123,13 @@ func (a *accurateAttention) skew(pc, kp, nd, mean, longest, shortest int) (int64
 	}
 	if a.baked == nil {
 		return a.parity.skew(pc, kp, nd, mean, longest, shortest)
+	}
+	pc, kp, mean = max(pc, 0), max(kp, 0), max(mean, 0)
+	if a.alpha != nil {
+		if alpha, status := a.alpha.lookup(pc, kp, nd, mean, longest, shortest); status == Measured {
+			t := a.baked.UniformUS(pc, kp, nd, mean)
+			return microseconds(t + min(max(alpha, 0), 1)*max(0, a.baked.UniformUS(pc, kp, nd, longest)-t))
+		}
 	}
 	return microseconds(a.baked.SkewUS(max(pc, 0), max(kp, 0), nd, max(mean, 0), longest, max(shortest, 0)))
 }

@@ -37,48 +37,46 @@ func Bake(p *Predictor, a Axes, prefillFirst bool, workers int) *Baked {
 	}
 	pc, kp := positive(a.PC, 16), positive(a.KP, 16)
 	n, kd := positive(a.N, 1), positive(a.KD, 16)
-	pcN := p.edges(thin(pc, 12), func(v int) []Run { return GridRuns(nil, v, 1024, 1, 1024, prefillFirst) })
-	kdN := p.edges(thin(kd, 13), func(v int) []Run { return GridRuns(nil, 16, 0, 1, v, prefillFirst) })
-	mixed := [][]int{pcN, append([]int{0}, thin(kp, 7)...), thin(n, 10), kdN}
+	pcN := p.edges(thin(pc, 10), func(v int) []Run { return GridRuns(nil, v, 1024, 1, 1024, prefillFirst) })
+	kdN := p.edges(thin(kd, 12), func(v int) []Run { return GridRuns(nil, 16, 0, 1, v, prefillFirst) })
+	mixed := [][]int{pcN, append([]int{0}, thin(kp, 6)...), thin(n, 9), kdN}
 	b.mixed = newTable(mixed, []float64{16, 64, 1, 64}, workers, func(x []int) float32 { return ratio(x[0], x[1], x[2], x[3]) })
 	nAll := thin(fill(n, 1.5), 26)
 	kdAll := p.edges(thin(fill(kd, 1.5), 40), func(v int) []Run { return GridRuns(nil, 0, 0, 1, v, prefillFirst) })
 	b.decode = newTable([][]int{nAll, kdAll}, []float64{1, 64}, workers, func(x []int) float32 { return ratio(0, 0, x[0], x[1]) })
 	pcAll := p.edges(thin(fill(pc, 1.5), 26), func(v int) []Run { return GridRuns(nil, v, 1024, 0, 0, prefillFirst) })
 	b.prefill = newTable([][]int{pcAll, append([]int{0}, thin(fill(kp, 1.5), 26)...)}, []float64{16, 64}, workers, func(x []int) float32 { return ratio(x[0], x[1], 0, 0) })
+	chunk := pc[len(pc)/2]
 	for i := range b.skew {
-		chunks := []int{0}
-		if i == 1 {
-			chunks = thin(pc, 4)
-		}
-		axes := [][]int{chunks, thin(atLeast(n, 2), 6), thin(kd, 6), skewRatios, skewRates}
-		b.skew[i] = newTable(axes, []float64{16, 1, 64, 0, 0}, workers, func(x []int) float32 {
-			n, mean := x[1], x[2]
-			most := float64(mean) * float64(x[3]) / skewUnit
-			rate := float64(x[4]) / rateUnit
-			nb := min(max(int(math.Round(rate*float64(n))), 1), n-1)
-			if nb < 1 || x[3] == skewUnit {
+		q := i * chunk
+		axes := [][]int{thin(atLeast(n, 2), 6), thin(kd, 7), skewRatios, skewRates}
+		b.skew[i] = newTable(axes, []float64{1, 64, 0, 0}, workers, func(x []int) float32 {
+			n, mean := x[0], x[1]
+			most := float64(mean) * float64(x[2]) / skewUnit
+			nb := min(max(int(math.Round(float64(x[3])/rateUnit*float64(n))), 1), n-1)
+			if nb < 1 || x[2] == skewUnit {
 				return 0
 			}
-			// The long ones are most tokens, the others what the mean leaves.
+			// The long ones have most tokens, the others what the mean leaves.
 			least := (float64(mean)*float64(n) - most*float64(nb)) / float64(n-nb)
 			if least < 1 {
 				least = 1
 				most = (float64(mean)*float64(n) - float64(n-nb)) / float64(nb)
 			}
 			runs := []Run{{1, int(most), nb}, {1, int(least), n - nb}}
-			if x[0] > 0 {
-				if prefillFirst {
-					runs = append([]Run{{x[0], 0, 1}}, runs...)
-				} else {
-					runs = append(runs, Run{x[0], 0, 1})
-				}
+			if q > 0 && prefillFirst {
+				runs = append([]Run{{q, 0, 1}}, runs...)
+			} else if q > 0 {
+				runs = append(runs, Run{q, 0, 1})
 			}
-			t, u := p.TimeUS(runs), ask(x[0], 0, n, mean)
-			if !(t > 0) || !(u > 0) {
+			t := p.TimeUS(runs)
+			// By the tables' own time of alike decodes, so that its errors are
+			// corrected too.
+			us, share := b.alike(q, 0, n, mean)
+			if !(t > 0) || !(us > 0) || share < 0.05 {
 				return 0
 			}
-			return float32(math.Log(t / u))
+			return float32(math.Log(t/us) / share)
 		})
 	}
 	return b
@@ -92,8 +90,8 @@ const (
 )
 
 var (
-	skewRatios = []int{16, 24, 32, 64, 128, 256}
-	skewRates  = []int{8, 64, 128, 256, 512, 768, 960}
+	skewRatios = []int{16, 24, 32, 64, 192}
+	skewRates  = []int{8, 64, 192, 512, 900}
 )
 
 // GridRuns is a batch of the grid: a chunk, unless pc is 0, and n decodes.
@@ -123,17 +121,24 @@ func (b *Baked) UniformUS(pc, kp, n, kd int) float64 {
 // SkewUS is the time where the decodes have mean tokens of history, the
 // longest and the shortest being given.
 func (b *Baked) SkewUS(pc, kp, n, mean, longest, shortest int) float64 {
-	t := b.UniformUS(pc, kp, n, mean)
 	if n <= 1 || longest <= mean || longest <= shortest {
-		return t
+		return b.UniformUS(pc, kp, n, mean)
 	}
+	t, share := b.alike(pc, kp, n, mean)
 	rate := float64(mean-shortest) / float64(longest-shortest)
-	x := [maxAxes]float64{float64(pc), float64(n), float64(mean), skewUnit * float64(longest) / float64(max(mean, 1)), rateUnit * max(rate, 0)}
+	x := [maxAxes]float64{float64(n), float64(mean), skewUnit * float64(longest) / float64(max(mean, 1)), rateUnit * max(rate, 0)}
 	s := &b.skew[0]
 	if pc > 0 {
 		s = &b.skew[1]
 	}
-	return t * math.Exp(s.at(&x))
+	return t * math.Exp(share*s.at(&x))
+}
+
+// alike is the time of decodes that all have mean tokens of history, and the
+// share that they have of the work.
+func (b *Baked) alike(pc, kp, n, mean int) (us, share float64) {
+	_, work, decodes := b.quick.parts(pc, kp, n, mean)
+	return b.UniformUS(pc, kp, n, mean), decodes / work
 }
 
 // positive are the values of an axis above 0, or the one given.
@@ -213,10 +218,10 @@ func (p *Predictor) edges(v []int, batch func(int) []Run) []int {
 // quick is a bound by work and by the longest tile, which a table corrects:
 // it has the steps of the tiles, which a table could not hold.
 type quick struct {
-	f0, tau, c   float64 // us, us a key block, blocks a tile
-	rows         int     // query tokens of a tile
-	perSM, heads float64 // heads over multiprocessors; tiles of a request
-	phi          float64
+	f0, tau, c float64 // us, us a key block, blocks a tile
+	rows       int     // query tokens of a tile
+	perSM      float64 // heads over multiprocessors
+	phi        float64
 }
 
 func quickOf(p *Predictor) quick {
@@ -234,19 +239,25 @@ func quickOf(p *Predictor) quick {
 }
 
 func (q *quick) us(pc, kp, n, kd int) float64 {
-	work, longest := 0.0, 0.0
+	longest, work, _ := q.parts(pc, kp, n, kd)
+	return q.f0 + q.tau*(longest+q.perSM*work)
+}
+
+// parts are the longest tile, and the work of a head and of its decodes, in
+// key blocks.
+func (q *quick) parts(pc, kp, n, kd int) (longest, work, decodes float64) {
 	if pc > 0 {
 		tiles := float64((pc + q.rows - 1) / q.rows)
-		last := q.blocks(kp+pc) + q.c
-		work = tiles * (last - float64(pc)/256)
-		longest = last
+		longest = q.blocks(kp+pc) + q.c
+		work = tiles * (longest - float64(pc)/256)
 	}
 	if n > 0 {
 		b := q.blocks(kd+1) + q.c
-		work += float64(n) * b
+		decodes = float64(n) * b
+		work += decodes
 		longest = max(longest, b)
 	}
-	return q.f0 + q.tau*(longest+q.perSM*work)
+	return longest, work, decodes
 }
 
 func (q *quick) blocks(k int) float64 {

@@ -202,6 +202,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 		p.pull[a] = fitPull
 		p.lo[a], p.hi[a] = start[a]-2.5, start[a]+2.5
 	}
+	p.hi[fa3Phi] = math.Log(0.95)
 	x := p.solve(start, len(rows))
 	f0 := math.Exp(x[fa3F0])
 	if both {

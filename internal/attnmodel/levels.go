@@ -123,12 +123,15 @@ const demandBins = 96
 func demand(spans []span, makespan float64, out *[demandBins]float64) {
 	var step [demandBins + 1]float64
 	*out = [demandBins]float64{}
-	if makespan <= 0 {
+	if !(makespan > 0) || math.IsInf(makespan, 1) {
 		return
 	}
 	scale := demandBins / makespan
 	for _, s := range spans {
 		x0, x1 := s.start*scale, s.end*scale
+		if !(x0 >= 0 && x1 >= x0) {
+			continue // constants that no kernel has, on the way of a fit
+		}
 		b0, b1 := min(int(x0), demandBins-1), min(int(x1), demandBins-1)
 		if b0 == b1 {
 			out[b0] += s.weight * (x1 - x0)

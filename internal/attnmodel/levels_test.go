@@ -119,3 +119,42 @@ func TestFitsRecoverTheirOwnTimes(t *testing.T) {
 		check(t, m.TimeUS, NewFA2(g, FitFA2(g, samples(m.TimeUS), FA2Defaults())).TimeUS)
 	})
 }
+
+// Constants out of any range neither crash nor hang.
+func TestAbsurdConstants(t *testing.T) {
+	g := Geometry{QueryHeads: 32, KVHeads: 8, SMs: 20}
+	batch := []Run{{New: 300, History: 70, Count: 1}, {New: 1, History: 5000, Count: 30}, {New: 1, History: 3, Count: 2}}
+	for _, v := range []float64{0, -3, 1e300, math.Inf(1), math.NaN()} {
+		p3, p2 := FA3Defaults(), FA2Defaults()
+		for i := range p3 {
+			p3[i].Phi, p3[i].A = 2*v, v
+		}
+		for i := range p2 {
+			p2[i].Phi, p2[i].Cd, p2[i].E = v, v, v
+		}
+		NewFA3(g, p3).TimeUS(batch)
+		NewFA2(g, p2).TimeUS(batch)
+		NewFA3(g, p3).TimeUS(batch[1:])
+		NewFA2(g, p2).TimeUS(batch[1:])
+	}
+}
+
+// A fit to times that no kernel has ends, with finite constants.
+func TestFitsOnNoise(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 3))
+	g := Geometry{QueryHeads: 16, KVHeads: 2, SMs: 188}
+	var samples []Sample
+	for range 300 {
+		b := AppendRun(nil, Run{New: 1 + rnd.IntN(900)*rnd.IntN(2), History: rnd.IntN(9000), Count: 1})
+		b = AppendRun(b, Run{New: 1, History: rnd.IntN(9000), Count: rnd.IntN(200)})
+		samples = append(samples, Sample{Runs: b, TimeUS: math.Exp(rnd.Float64() * 12)})
+	}
+	m3, m2 := NewFA3(g, FitFA3(g, samples, FA3Defaults())), NewFA2(g, FitFA2(g, samples, FA2Defaults()))
+	for _, s := range samples {
+		for _, us := range []float64{m3.TimeUS(s.Runs), m2.TimeUS(s.Runs)} {
+			if !(us > 0) || math.IsInf(us, 1) {
+				t.Fatalf("%v: %g us", s.Runs, us)
+			}
+		}
+	}
+}

@@ -124,7 +124,7 @@ func usable(samples []Sample) []Sample {
 
 // New calibrates a predictor on samples. It returns nil where there are none.
 func New(c Config) *Predictor {
-	samples := usable(c.Samples)
+	samples := thinSkew(usable(c.Samples))
 	if len(samples) == 0 {
 		return nil
 	}
@@ -139,7 +139,7 @@ func New(c Config) *Predictor {
 		case KernelFA2, KernelFA3:
 			bases = append(bases, c.Kernel)
 		case Unknown:
-			bases = append(bases, KernelFA3, KernelFA2)
+			bases = append(bases, likelier(c.Geometry, samples)...)
 		}
 	}
 	ask := leftOut(samples)
@@ -170,12 +170,62 @@ func New(c Config) *Predictor {
 	return best
 }
 
+// likelier leaves one kernel where the other is plainly another: by the models
+// alone, fitted to a part of the samples.
+func likelier(g Geometry, samples []Sample) []Kernel {
+	some := spread(samples, 160)
+	size := func(m model) float64 {
+		var errs []float64
+		for _, s := range some {
+			errs = append(errs, math.Abs(math.Log(s.TimeUS/m.TimeUS(s.Runs))))
+		}
+		slices.Sort(errs)
+		return errs[len(errs)/2]
+	}
+	e3 := size(NewFA3(g, FitFA3(g, some, FA3Defaults())))
+	e2 := size(NewFA2(g, FitFA2(g, some, FA2Defaults())))
+	switch {
+	case e3 < 0.7*e2:
+		return []Kernel{KernelFA3}
+	case e2 < 0.7*e3:
+		return []Kernel{KernelFA2}
+	}
+	return []Kernel{KernelFA3, KernelFA2}
+}
+
 // goodScore is a sum of the median and the 90th percentile, in percent, at
 // which no further basis is tried.
 const goodScore = 6
 
 func (s BasisScore) better(than BasisScore) bool {
 	return s.N >= leastLeftOut && (than.N < leastLeftOut || s.P50+s.P90 < than.P50+than.P90)
+}
+
+// skewSamples is the most samples of skew.csv that are learned from: what more
+// of them add is little.
+const skewSamples = 16000
+
+func thinSkew(samples []Sample) []Sample {
+	var skew []int
+	for i := range samples {
+		if samples[i].Skew {
+			skew = append(skew, i)
+		}
+	}
+	if len(skew) <= skewSamples {
+		return samples
+	}
+	keep := make([]bool, len(samples))
+	for _, i := range spread(skew, skewSamples) {
+		keep[i] = true
+	}
+	out := make([]Sample, 0, len(samples))
+	for i, s := range samples {
+		if keep[i] || !s.Skew {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // leastLeftOut is the least number of errors that a basis is chosen by: with

@@ -3,7 +3,7 @@ package attnmodel
 import "math"
 
 // maxAxes is the most axes that a table has.
-const maxAxes = 5
+const maxAxes = 4
 
 // table is a full grid of values, multilinear in log(x + offset), clamped at
 // its ends.

@@ -28,7 +28,11 @@ func (r accurateRules) Name() string {
 }
 
 func (r accurateRules) Train(d accuracy.Data) (accuracy.Predictor, error) {
-	b := &perfio.Bundle{Meta: r.meta, TPs: []perfio.TP{{Degree: r.degree, Attention: d.Attention, Skew: d.Skew}}}
+	// The skew table of the bundle itself was fitted on rows that are held out.
+	b, err := withFit(r.meta, perfio.TP{Degree: r.degree, Attention: d.Attention, Skew: d.Skew}, d.Skew)
+	if err != nil {
+		return nil, err
+	}
 	t, err := traceloader.New(b, traceloader.Options{Rules: traceloader.Accurate, Lenient: true, IgnoreCalibration: true})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"errors"
+	"fmt"
 
 	"gopkg.in/yaml.v3"
 
@@ -18,25 +19,10 @@ type parityRules struct{}
 func (parityRules) Name() string { return traceloader.Parity.String() }
 
 func (parityRules) Train(d accuracy.Data) (accuracy.Predictor, error) {
-	tp := perfio.TP{Degree: 1, Attention: d.Attention}
-	b := &perfio.Bundle{Dir: "held-out", Meta: &perfio.Meta{}}
-	fit, err := profile.FitSkew(d.Skew)
-	switch {
-	case errors.Is(err, profile.ErrNoSkewSamples): // alpha 0
-	case err != nil:
+	b, err := withFit(&perfio.Meta{}, perfio.TP{Degree: 1, Attention: d.Attention}, d.Skew)
+	if err != nil {
 		return nil, err
-	default:
-		summary := fit.Summary
-		summary.Degree, summary.BucketTable = 1, "tp1/skew_fit.csv"
-		block, err := profile.SkewFitNode([]perfio.TPFit{summary})
-		if err != nil {
-			return nil, err
-		}
-		key := &yaml.Node{Kind: yaml.ScalarNode, Value: "skew_fit"}
-		b.Meta.Root = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{key, block}}
-		tp.SkewFit = fit.Rows
 	}
-	b.TPs = []perfio.TP{tp}
 	t, err := traceloader.New(b, traceloader.Options{Lenient: true})
 	if err != nil {
 		return nil, err
@@ -46,6 +32,36 @@ func (parityRules) Train(d accuracy.Data) (accuracy.Predictor, error) {
 		return nil, errNoAttention
 	}
 	return handle{h}, nil
+}
+
+// withFit is a bundle of one tp folder whose skew table is fitted on the given
+// cases; m's other entries stay. The table is left out where no case has an
+// alpha.
+func withFit(m *perfio.Meta, tp perfio.TP, skew []perfio.SkewRow) (*perfio.Bundle, error) {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	if m != nil && m.Root != nil && m.Root.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(m.Root.Content); i += 2 {
+			if m.Root.Content[i].Value != "skew_fit" {
+				root.Content = append(root.Content, m.Root.Content[i], m.Root.Content[i+1])
+			}
+		}
+	}
+	fit, err := profile.FitSkew(skew)
+	switch {
+	case errors.Is(err, profile.ErrNoSkewSamples): // alpha 0
+	case err != nil:
+		return nil, err
+	default:
+		summary := fit.Summary
+		summary.Degree, summary.BucketTable = tp.Degree, fmt.Sprintf("tp%d/skew_fit.csv", tp.Degree)
+		block, err := profile.SkewFitNode([]perfio.TPFit{summary})
+		if err != nil {
+			return nil, err
+		}
+		root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "skew_fit"}, block)
+		tp.SkewFit = fit.Rows
+	}
+	return &perfio.Bundle{Dir: "held-out", Meta: &perfio.Meta{Root: root}, TPs: []perfio.TP{tp}}, nil
 }
 
 // Line is the straight line between the two neighbours.

@@ -1,0 +1,188 @@
+package judge
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/layerprof/layerprof/internal/accuracy"
+	"github.com/layerprof/layerprof/perfio"
+)
+
+const h200 = "h200/perf/H200/meta-llama/Llama-3.1-8B/bf16"
+
+func readShots(t *testing.T) []perfio.BatchRow {
+	t.Helper()
+	f, err := os.Open(filepath.Join(reference, "h200/validation_Llama-3.1-8B.jsonl.gz"))
+	if err != nil {
+		t.Skipf("reference data not present: %v", err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []perfio.BatchRow
+	s := bufio.NewScanner(z)
+	s.Buffer(nil, 1<<24)
+	for s.Scan() {
+		var b perfio.BatchRow
+		if err := json.Unmarshal(s.Bytes(), &b); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	if s.Err() != nil {
+		t.Fatal(s.Err())
+	}
+	return out
+}
+
+// smallPlan holds for the 195 shots of the study's plan S2.
+func smallPlan(a perfio.AttentionRow) bool {
+	in := func(x int, list ...int) bool { return slices.Contains(list, x) }
+	switch {
+	case a.PrefillChunk == 0:
+		return in(a.NDecode, 1, 4, 16, 64, 256) && in(a.KVDecode, 16, 128, 256, 512, 2048, 16384)
+	case a.NDecode == 0:
+		return in(a.PrefillChunk, 16, 64, 128, 256, 512, 2048) && in(a.KVPrefill, 0, 256, 512, 4096, 16384)
+	}
+	return in(a.PrefillChunk, 16, 64, 256, 512, 2048) && in(a.KVPrefill, 0, 512, 8192) && in(a.NDecode, 1, 16, 128) && in(a.KVDecode, 64, 512, 4096)
+}
+
+// The random batches of the H200 are predicted as well as documented: from the
+// whole grid, from 195 of its shots, and with half of the batches to learn
+// from. The bounds are the documented figures and a tenth.
+func TestShotsOfTheH200(t *testing.T) {
+	b := openReference(t, h200)
+	shots := readShots(t)
+	var even, odd []perfio.BatchRow
+	for i, s := range shots {
+		if i%2 == 0 {
+			even = append(even, s)
+		} else {
+			odd = append(odd, s)
+		}
+	}
+	full := b.TPs[0].Attention
+	var few []perfio.AttentionRow
+	for _, r := range full {
+		if smallPlan(r) {
+			few = append(few, r)
+		}
+	}
+	if len(few) != 195 {
+		t.Fatalf("%d shots, want the plan's 195", len(few))
+	}
+	for _, test := range []struct {
+		name      string
+		attention []perfio.AttentionRow
+		batches   []perfio.BatchRow
+		judged    []perfio.BatchRow
+		p50, p90  float64
+	}{
+		{"grid", full, nil, shots, 2.0, 5.1},
+		{"195 shots", few, nil, shots, 2.3, 5.3},
+		{"grid and half", full, even, odd, 2.0, 5.0},
+		{"195 shots and half", few, even, odd, 1.8, 4.9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := *b
+			tp := b.TPs[0]
+			tp.Attention, tp.Batches = test.attention, test.batches
+			if len(test.attention) < 1000 {
+				tp.Skew = nil
+			}
+			c.Dir, c.TPs = "", []perfio.TP{tp}
+			r, err := Shots(&c, test.judged, Options{Rules: []string{"accurate"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range r.Shots {
+				if x.Layer != "attention" {
+					continue
+				}
+				t.Logf("| %s | %s | %d | %.1f/%.1f/%.0f | %+.1f | %.0f, %.0f |", test.name, x.Kind, x.N, x.P50, x.P90, x.Max, x.Bias, x.Within1, x.Within2)
+				if x.Kind == "all" && (x.P50 > 1.1*test.p50 || x.P90 > 1.1*test.p90) {
+					t.Errorf("all: %.2f/%.2f, want at most %.1f/%.1f and a tenth", x.P50, x.P90, test.p50, test.p90)
+				}
+				if x.Kind == "all" && (math.Abs(x.Within1-68) > 8 || math.Abs(x.Within2-95) > 5) {
+					t.Logf("within one and two sigma: %.0f, %.0f", x.Within1, x.Within2)
+				}
+			}
+		})
+	}
+}
+
+// Held-out rows of the RTX PRO 6000: T1 of one folder always, all tests of all
+// folders in the long run. The bounds are goals of the study.
+func TestHeldOutRows(t *testing.T) {
+	long := os.Getenv("LAYERPROF_LONG") != ""
+	o := Options{Tests: []string{"T1"}, TPs: []int{1}, Rules: []string{"accurate"}}
+	if long {
+		o = Options{Rules: []string{"parity", "accurate", numbersName}}
+	}
+	for _, path := range []string{"perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16", "perf/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16", h200} {
+		if !long && path != "perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16" {
+			continue
+		}
+		r, err := Tests(openReference(t, path), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range r.Tests {
+			t.Logf("| %s | tp%d | %s | %s | %d | %.2f/%.1f/%.1f | %.0f, %.0f |", path, x.TP, x.Test, x.Rules, x.N, x.P50, x.P90, x.P99, x.Within1, x.Within2)
+			if x.Unanswered > 0 {
+				t.Errorf("%s: %d without an answer", x.Test, x.Unanswered)
+			}
+			if x.Rules == "accurate" && x.Test == "T1" && (x.P50 > 2 || x.P90 > 5.5) {
+				t.Errorf("T1: %.2f/%.1f", x.P50, x.P90)
+			}
+		}
+	}
+}
+
+// The accurate rules do not look at rows that are held out, even where the
+// whole folder is within their reach.
+func TestAccurateIsBlind(t *testing.T) {
+	var d accuracy.Data
+	us := func(pc, kp, n, kd int) float64 {
+		return 8 + 0.02*float64(pc) + 1e-5*float64(pc*kp) + 2e-3*float64(n*kd)
+	}
+	for _, pc := range []int{0, 16, 24, 32, 64} {
+		for _, kp := range []int{0, 512} {
+			for _, n := range []int{0, 1, 2, 4, 8} {
+				for _, kd := range []int{0, 16, 32, 768} {
+					if pc == 0 && kp > 0 || n == 0 && kd > 0 || n > 0 && kd == 0 || pc+n == 0 {
+						continue
+					}
+					d.Attention = append(d.Attention, perfio.AttentionRow{PrefillChunk: pc, KVPrefill: kp, NDecode: n, KVDecode: kd, TimeUS: us(pc, kp, n, kd)})
+				}
+			}
+		}
+	}
+	for _, pc := range []int{0, 16, 32, 64} {
+		for _, n := range []int{2, 4, 8} {
+			for _, kvs := range []int{8, 16, 32} {
+				mean := (n/2*kvs*4 + n/2*kvs) / n
+				r := perfio.SkewRow{Regime: "mixed", N: n, NB: n / 2, Ratio: 0.5, Skew: 4, PC: pc, KVS: kvs, KVBig: 4 * kvs, KVMean: mean, Alpha: 0.3, HasAlpha: true}
+				r.TMeanUS, r.TMaxUS = us(pc, 0, n, mean), us(pc, 0, n, 4*kvs)
+				r.TSkewUS = r.TMeanUS + 0.3*(r.TMaxUS-r.TMeanUS)
+				d.Skew = append(d.Skew, r)
+			}
+		}
+	}
+	tests := []string{"T2", "T3", "T5", "T6", "T7", "T9"}
+	if os.Getenv("LAYERPROF_LONG") == "" {
+		tests = []string{"T2", "T5"}
+	}
+	make := func(accuracy.Data) accuracy.Rules { return accurateRules{degree: 1} }
+	if err := accuracy.CheckBlind(d, make, accuracy.Options{Tests: tests}); err != nil {
+		t.Error(err)
+	}
+}
