@@ -15,6 +15,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 LLAMA = {
@@ -80,7 +81,8 @@ class Worker:
         main = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vllmdriver", "worker", "main.py")
         requests_out, self.requests = os.pipe()
         self.replies, replies_in = os.pipe()
-        environment = {**os.environ, "LAYERPROF_FDS": f"{requests_out},{replies_in}"}
+        self.folder = tempfile.TemporaryDirectory(prefix="layerprof-selfcheck-")  # goes with this object
+        environment = {**os.environ, "LAYERPROF_FDS": f"{requests_out},{replies_in}", "TMPDIR": self.folder.name}
         self.process = subprocess.Popen([python, main], pass_fds=(requests_out, replies_in), env=environment,
                                         stdin=subprocess.DEVNULL, start_new_session=True)
         os.close(requests_out)
@@ -98,7 +100,8 @@ class Worker:
                 sys.exit(f"{op}: {json.dumps(reply['error'])}")
             if "result" in reply:
                 return reply["result"], shots
-            shots.append(reply)
+            if "status" in reply:  # not the note that a shot begins
+                shots.append(reply)
         sys.exit(f"{op}: the worker ended with status {self.process.wait()}")
 
 
