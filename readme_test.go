@@ -85,10 +85,12 @@ func TestREADMEProgram(t *testing.T) {
 	}
 }
 
-func TestLookupExample(t *testing.T) {
-	out, err := exec.Command("go", "run", "./examples/lookup").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "whole step") {
-		t.Errorf("%v\n%s", err, out)
+func TestExamples(t *testing.T) {
+	for example, want := range map[string]string{"lookup": "whole step", "bundled": " true\n"} {
+		out, err := exec.Command("go", "run", "./examples/"+example).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v\n%s", example, err, out)
+		}
 	}
 }
 

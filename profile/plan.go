@@ -235,12 +235,14 @@ func (p planner) category(category Category) CategoryPlan {
 	c := CategoryPlan{Category: category}
 	switch category {
 	case Batches:
+		c.Layers = p.ownLayers()
 		if p.opts.Kind == LeanPlan && p.opts.Kernel != FlashAttention3 && !p.opts.SkipSkew {
 			c.Shots = p.leanSkew()
 		}
 		c.Shots = append(c.Shots, p.randomBatches(Batches, max(p.opts.RandomBatches, 0))...)
 		return c
 	case Validation:
+		c.Layers = p.ownLayers()
 		c.Shots = p.randomBatches(Validation, p.opts.ValidationBatches)
 		return c
 	case Skew:
@@ -278,11 +280,8 @@ func (c *CategoryPlan) setCases(cases []SkewCase, order Order) {
 
 // categoryLayers lists what a category's shots are measured for.
 func (p planner) categoryLayers(category Category) []string {
-	switch category {
-	case Batches, Validation:
-		return p.ownLayers()
-	case Skew:
-		return p.layers(Attention)
+	if category == Skew {
+		category = Attention
 	}
 	return p.layers(category)
 }

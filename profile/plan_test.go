@@ -2,6 +2,7 @@ package profile
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -244,6 +245,29 @@ func TestKernelOf(t *testing.T) {
 	} {
 		if got := KernelOf(backend); got != want {
 			t.Errorf("KernelOf(%q) = %q, expected %q", backend, got, want)
+		}
+	}
+}
+
+// A rank of tp2 runs what lookups take from tp1 on other shapes: its random
+// batches leave that out.
+func TestBatchesHoldOwnLayers(t *testing.T) {
+	arch, err := perfio.LoadArchitecture("qwen3_moe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := mustPlan(t, Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, MaxModelLen: 32768, BlockSize: 16, NumExperts: 128, TopK: 8}, arch,
+		PlanOptions{TPs: []int{1, 2}, Only: []Category{Batches, Validation}, RandomBatches: 2, ValidationBatches: 2})
+	for _, tp := range plan.TPs {
+		for _, c := range tp.Categories {
+			for _, layer := range []string{"sampler", "qk_norm", "moe"} {
+				if got := slices.Contains(c.Layers, layer); got != (tp.TP == 1) {
+					t.Errorf("tp%d %s: %s measured: %v", tp.TP, c.Category, layer, got)
+				}
+			}
+			if !slices.Contains(c.Layers, "attention") || !slices.Contains(c.Layers, "lm_head") {
+				t.Errorf("tp%d %s: found %v", tp.TP, c.Category, c.Layers)
+			}
 		}
 	}
 }
