@@ -105,17 +105,19 @@ func GridRuns(dst []Run, pc, kp, n, kd int, prefillFirst bool) []Run {
 
 // UniformUS is the time of a chunk beside n decodes of kd tokens of history.
 func (b *Baked) UniformUS(pc, kp, n, kd int) float64 {
-	var r float64
+	return b.quick.us(pc, kp, n, kd) * math.Exp(b.ratio(pc, kp, n, kd))
+}
+
+// ratio is the logarithm of the time over the quick bound.
+func (b *Baked) ratio(pc, kp, n, kd int) float64 {
 	switch {
 	case pc == 0:
-		r = b.decode.at2(float64(n), float64(kd))
+		return b.decode.at2(float64(n), float64(kd))
 	case n == 0:
-		r = b.prefill.at2(float64(pc), float64(kp))
-	default:
-		x := [maxAxes]float64{float64(pc), float64(kp), float64(n), float64(kd)}
-		r = b.mixed.at(&x)
+		return b.prefill.at2(float64(pc), float64(kp))
 	}
-	return b.quick.us(pc, kp, n, kd) * math.Exp(r)
+	x := [maxAxes]float64{float64(pc), float64(kp), float64(n), float64(kd)}
+	return b.mixed.at(&x)
 }
 
 // SkewUS is the time where the decodes have mean tokens of history, the
@@ -124,14 +126,15 @@ func (b *Baked) SkewUS(pc, kp, n, mean, longest, shortest int) float64 {
 	if n <= 1 || longest <= mean || longest <= shortest {
 		return b.UniformUS(pc, kp, n, mean)
 	}
-	t, share := b.alike(pc, kp, n, mean)
+	longestTile, work, decodes := b.quick.parts(pc, kp, n, mean)
+	bound := b.quick.f0 + b.quick.tau*(longestTile+b.quick.perSM*work)
 	rate := float64(mean-shortest) / float64(longest-shortest)
 	x := [maxAxes]float64{float64(n), float64(mean), skewUnit * float64(longest) / float64(max(mean, 1)), rateUnit * max(rate, 0)}
 	s := &b.skew[0]
 	if pc > 0 {
 		s = &b.skew[1]
 	}
-	return t * math.Exp(share*s.at(&x))
+	return bound * math.Exp(b.ratio(pc, kp, n, mean)+decodes/work*s.at(&x))
 }
 
 // alike is the time of decodes that all have mean tokens of history, and the

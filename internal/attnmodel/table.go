@@ -18,7 +18,11 @@ type tableAxis struct {
 	per    []float64 // 1 / (u[i+1] - u[i])
 	offset float64
 	stride int
+	cell   []uint8 // the point at or below each whole number; nil: searched
 }
+
+// maxCells bounds the memory of one axis' direct table.
+const maxCells = 1 << 16
 
 func newTable(axes [][]int, offsets []float64, workers int, value func([]int) float32) table {
 	t := table{axes: make([]tableAxis, len(axes))}
@@ -33,6 +37,14 @@ func newTable(axes [][]int, offsets []float64, workers int, value func([]int) fl
 			}
 			if k > 0 {
 				a.per = append(a.per, 1/(a.u[k]-a.u[k-1]))
+			}
+		}
+		if last := axes[i][len(axes[i])-1]; last < maxCells && len(a.x) < 256 {
+			a.cell = make([]uint8, last+1)
+			for k, x := range axes[i] {
+				for v := x; v <= last; v++ {
+					a.cell[v] = uint8(k)
+				}
 			}
 		}
 		t.axes[i] = a
@@ -61,6 +73,10 @@ func (a *tableAxis) find(x float64) (int, float64) {
 	}
 	if x >= a.x[n-1] {
 		return n - 2, 1
+	}
+	if a.cell != nil {
+		lo := int(a.cell[int(x)])
+		return lo, (math.Log(x+a.offset) - a.u[lo]) * a.per[lo]
 	}
 	lo, hi := 0, n-1
 	for hi-lo > 1 {
