@@ -5,6 +5,7 @@
 //	perfcheck query … LOOKUP          one lookup, or a file of them
 //	perfcheck accuracy BUNDLE         both rules, judged on held-out measurements
 //	perfcheck calibrate BUNDLE        the accurate rules' calibration, stored beside it
+//	perfcheck lint PATH…              what is wrong inside well-formed bundles
 //	perfcheck diff A B                two bundles compared: how much, and is it noise
 //	perfcheck pack BUNDLE -o FILE     a bundle as one file; unpack FILE FOLDER is the way back
 //

@@ -1,0 +1,104 @@
+package lint
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/layerprof/layerprof/internal/tidy"
+)
+
+// Limits of the rules that compare degrees; in brackets what measured bundles
+// show.
+const (
+	slowerLimit = 1.10 // median over a layer's shared shapes (1.00)
+	sharedRows  = 8    // shapes that a comparison needs
+)
+
+var degreeRules = []Rule{
+	{"tp-copies", Warning, "rows of a tp_stable layer differ between degrees, that are copies of the lowest's", checkCopies},
+	{"tp-slower", Error, "a layer is slower with a larger tensor-parallel degree", checkSlower},
+	{"tp-identical", Error, "a layer that is divided among ranks has the same rows at two degrees", checkIdentical},
+}
+
+// shared is a layer that two degrees have.
+type shared struct {
+	table, layer string
+	low, high    int         // degrees
+	first, other []*tidy.Row // of equal keys
+	ratios       []float64   // other over first
+}
+
+// degreePairs hands over every layer of each degree beside that of the lowest
+// degree that has it.
+func (s *subject) degreePairs(do func(*shared)) {
+	keys, rows := s.layers("dense", "per_sequence", "attention", "moe")
+	for _, k := range keys {
+		low := slices.IndexFunc(keys, func(o layerKey) bool { return o.table == k.table && o.layer == k.layer })
+		if keys[low] == k {
+			continue
+		}
+		at := map[tidy.Key]*tidy.Row{}
+		for _, row := range rows[keys[low]] {
+			key := row.Key
+			key.TP = 0
+			at[key] = row
+		}
+		p := &shared{table: k.table, layer: k.layer, low: keys[low].tp, high: k.tp}
+		for _, row := range rows[k] {
+			key := row.Key
+			key.TP = 0
+			if first := at[key]; first != nil {
+				p.first, p.other = append(p.first, first), append(p.other, row)
+				p.ratios = append(p.ratios, row.TimeUS/first.TimeUS)
+			}
+		}
+		do(p)
+	}
+}
+
+func checkCopies(s *subject, r *reporter) {
+	s.degreePairs(func(p *shared) {
+		if !s.stable(p.layer) {
+			return
+		}
+		var found []*tidy.Row
+		worst := 1.0
+		for i, ratio := range p.ratios {
+			if ratio == 1 {
+				continue
+			}
+			found = append(found, p.other[i])
+			if off := max(ratio, 1/ratio); off > worst {
+				worst = off
+				found[0], found[len(found)-1] = found[len(found)-1], found[0]
+			}
+		}
+		if len(found) > 0 {
+			r.rows(found, "tp%d %s: %d of %d rows are not those of tp%d, %s by %.3f times; the layer is tp_stable",
+				p.high, p.layer, len(found), len(p.ratios), p.low, found[0].Shape(), worst)
+			r.found[len(r.found)-1].Again = fmt.Sprintf("profile run --tp %d,%d … in one run, which copies them", p.low, p.high)
+		}
+	})
+}
+
+func checkSlower(s *subject, r *reporter) {
+	s.degreePairs(func(p *shared) {
+		if len(p.ratios) < sharedRows || s.stable(p.layer) {
+			return
+		}
+		if m := median(p.ratios); m > slowerLimit {
+			r.rows(p.other, "tp%d %s takes %.2f times as long as tp%d (median of %d shapes)", p.high, p.layer, m, p.low, len(p.ratios))
+		}
+	})
+}
+
+func checkIdentical(s *subject, r *reporter) {
+	s.degreePairs(func(p *shared) {
+		if len(p.ratios) < sharedRows || s.stable(p.layer) || s.arch == nil {
+			return
+		}
+		if !slices.ContainsFunc(p.ratios, func(ratio float64) bool { return ratio != 1 }) {
+			r.rows(p.other, "tp%d %s: all %d rows are those of tp%d, though each rank has a share of the layer", p.high, p.layer, len(p.ratios), p.low)
+		}
+	})
+}

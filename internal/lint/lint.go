@@ -1,0 +1,189 @@
+// Package lint finds what is wrong inside well-formed bundles: numbers that no
+// kernel of the named GPU has, curves that contradict themselves, tables that
+// do not belong together. A rule's limits stand beside the largest value that
+// measured bundles show for good reasons; what is below a limit is not found.
+package lint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/layerprof/layerprof/internal/hardware"
+	"github.com/layerprof/layerprof/internal/tidy"
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// Severity of a finding.
+type Severity string
+
+// An Error makes lookups wrong; a Warning may.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+)
+
+// Place is a line of a file.
+type Place struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"`
+}
+
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	Rule     string   `json:"rule"`
+	Severity Severity `json:"severity"`
+	// Places are the rows, at most MaxPlaces of them; the first is the worst or
+	// the first of a range.
+	Places []Place `json:"places"`
+	Rows   int     `json:"rows"` // all rows, also those that Places leaves out
+	Reason string  `json:"reason"`
+	// Again is how to measure the rows anew, "" where that does not help.
+	Again string `json:"again,omitempty"`
+}
+
+// MaxPlaces bounds how many lines of one finding are listed.
+const MaxPlaces = 5
+
+// Rule is one check of one bundle.
+type Rule struct {
+	Name     string
+	Severity Severity
+	About    string // what it finds, one line
+	check    func(*subject, *reporter)
+}
+
+// Rules lists all rules in the order in which they are applied.
+func Rules() []Rule {
+	return slices.Concat(curveRules, attentionRules, skewRules, rooflineRules, degreeRules, metaRules)
+}
+
+// Check applies every rule to a bundle that was read strictly and whole.
+func Check(b *perfio.Bundle) []Finding {
+	s := newSubject(b)
+	var out []Finding
+	for _, rule := range Rules() {
+		r := &reporter{rule: rule, s: s}
+		rule.check(s, r)
+		out = append(out, r.found...)
+	}
+	return out
+}
+
+// subject is a bundle with what the rules look at.
+type subject struct {
+	*perfio.Bundle
+	rows  []tidy.Row
+	spec  *hardware.Spec       // nil: not known
+	arch  *perfio.Architecture // nil: not shipped
+	model *perfio.ModelConfig  // nil: not shipped
+}
+
+func newSubject(b *perfio.Bundle) *subject {
+	s := &subject{Bundle: b, rows: tidy.Rows(b)}
+	if spec, ok := hardware.ByName(b.Meta.GPU()); ok {
+		s.spec = spec
+	} else if spec, ok := hardware.ByKey(b.Meta.Hardware()); ok && b.Meta.GPU() == "" {
+		s.spec = spec
+	}
+	// Without the two files the rules that need them find nothing.
+	if arch, err := perfio.LoadArchitecture(b.Meta.Architecture()); err == nil {
+		s.arch = arch
+	}
+	if model, err := perfio.LoadModelConfig(b.Meta.Model()); err == nil {
+		s.model = model
+	}
+	return s
+}
+
+// layerKey names one layer of one degree.
+type layerKey struct {
+	tp           int
+	table, layer string
+}
+
+func keyOf(r *tidy.Row) layerKey { return layerKey{r.TP, r.Table, r.Layer} }
+
+// layers groups the rows of some tables, in the bundle's order.
+func (s *subject) layers(tables ...string) (keys []layerKey, rows map[layerKey][]*tidy.Row) {
+	rows = map[layerKey][]*tidy.Row{}
+	for i := range s.rows {
+		r := &s.rows[i]
+		if !slices.Contains(tables, r.Table) {
+			continue
+		}
+		k := keyOf(r)
+		if rows[k] == nil {
+			keys = append(keys, k)
+		}
+		rows[k] = append(rows[k], r)
+	}
+	return keys, rows
+}
+
+// stable says whether the architecture marks a layer tp_stable.
+func (s *subject) stable(layer string) bool {
+	if s.arch == nil {
+		return false
+	}
+	e := s.arch.Entry(layer)
+	return e != nil && e.TPStable
+}
+
+// reporter collects the findings of one rule.
+type reporter struct {
+	rule  Rule
+	s     *subject
+	found []Finding
+}
+
+// rows reports rows of one table.
+func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
+	f := r.finding(fmt.Sprintf(format, args...))
+	f.Rows = len(rows)
+	for _, row := range rows[:min(len(rows), MaxPlaces)] {
+		f.Places = append(f.Places, Place{r.file(row.File()), row.Line})
+	}
+	f.Again = r.again(rows[0].TP, rows[0].Table)
+	r.found = append(r.found, f)
+}
+
+// place reports a file as a whole, or one line of it.
+func (r *reporter) place(file string, line int, again, format string, args ...any) {
+	f := r.finding(fmt.Sprintf(format, args...))
+	f.Places, f.Again = []Place{{r.file(file), line}}, again
+	r.found = append(r.found, f)
+}
+
+func (r *reporter) finding(reason string) Finding {
+	return Finding{Rule: r.rule.Name, Severity: r.rule.Severity, Reason: reason}
+}
+
+func (r *reporter) file(name string) string {
+	if r.s.Dir == "" {
+		return name
+	}
+	separator := "/"
+	if strings.HasSuffix(r.s.Dir, ".tar.zst") {
+		separator = ":"
+	}
+	return strings.TrimSuffix(r.s.Dir, "/") + separator + name
+}
+
+// again is the command that measures one table of one degree anew, by the
+// bundle's own rows.
+func (r *reporter) again(tp int, table string) string {
+	dir := r.s.Dir
+	if dir == "" {
+		dir = "BUNDLE"
+	}
+	return fmt.Sprintf("profile run --model %s --hardware %s --tp %d --only %s --from-bundle %s --out NEW_ROOT --driver …",
+		r.s.Meta.Model(), r.s.Meta.Hardware(), tp, table, dir)
+}

@@ -1,0 +1,298 @@
+package lint
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// planted is a fault in the clean bundle; sizes go from coarse to fine, all of
+// which must be found, and harmless is one that a sound bundle may show.
+type planted struct {
+	rule     string
+	sizes    [3]float64
+	harmless float64
+	plant    func(b *perfio.Bundle, size float64)
+}
+
+func set(b *perfio.Bundle, value any, path ...string) {
+	if err := b.Meta.Set(value, path...); err != nil {
+		panic(err)
+	}
+}
+
+// dense scales rows of a layer.
+func dense(b *perfio.Bundle, tp int, layer string, by float64, from, to int) {
+	for i := range b.TPs[tp-1].Dense {
+		if r := &b.TPs[tp-1].Dense[i]; r.Layer == layer && r.Tokens >= from && r.Tokens <= to {
+			r.TimeUS *= by
+		}
+	}
+}
+
+func grid(b *perfio.Bundle, by float64, which func(r *perfio.AttentionRow) bool) {
+	for i := range b.TPs[0].Attention {
+		if r := &b.TPs[0].Attention[i]; which(r) {
+			r.TimeUS *= by
+		}
+	}
+}
+
+func skewTimes(b *perfio.Bundle, by float64) {
+	for i := range b.TPs[0].Skew {
+		r := &b.TPs[0].Skew[i]
+		r.TMeanUS, r.TMaxUS, r.TSkewUS = by*r.TMeanUS, by*r.TMaxUS, by*r.TSkewUS
+	}
+}
+
+var faults = []planted{
+	{"falling", [3]float64{10, 4, 2.6}, 1.6, func(b *perfio.Bundle, size float64) { dense(b, 1, "qkv_proj", 1/size, 257, 512) }},
+	{"spike", [3]float64{10, 4, 2.4}, 1.8, func(b *perfio.Bundle, size float64) { dense(b, 1, "rotary_emb", size, 128, 128) }},
+	{"spike", [3]float64{10, 4, 2.4}, 1.3, func(b *perfio.Bundle, size float64) { dense(b, 2, "down_proj", 1/size, 256, 256) }},
+	{"plateau", [3]float64{30, 15, 8}, 5, func(b *perfio.Bundle, size float64) {
+		list := b.TPs[0].Dense
+		for i := 1; i < int(size); i++ {
+			list[i].TimeUS = list[0].TimeUS
+		}
+	}},
+	{"plateau", [3]float64{12, 8, 5}, 3, func(b *perfio.Bundle, size float64) {
+		var line []*perfio.AttentionRow
+		for i := range b.TPs[0].Attention {
+			if r := &b.TPs[0].Attention[i]; r.PrefillChunk == 0 && r.NDecode == 4 {
+				line = append(line, r)
+			}
+		}
+		for _, r := range line[:int(size)] {
+			r.TimeUS = line[0].TimeUS
+		}
+	}},
+	{"attention-falling", [3]float64{20, 8, 4}, 1.5, func(b *perfio.Bundle, size float64) {
+		grid(b, 1/size, func(r *perfio.AttentionRow) bool { return r.NDecode == 64 && r.KVDecode >= 2048 })
+	}},
+	{"attention-spike", [3]float64{5, 2, 1.9}, 1.1, func(b *perfio.Bundle, size float64) {
+		grid(b, size, func(r *perfio.AttentionRow) bool {
+			return r.PrefillChunk == 64 && r.KVPrefill == 512 && r.NDecode == 4 && r.KVDecode == 128
+		})
+	}},
+	{"attention-spike", [3]float64{10, 4, 3}, 1.2, func(b *perfio.Bundle, size float64) {
+		grid(b, 1/size, func(r *perfio.AttentionRow) bool {
+			return r.PrefillChunk == 256 && r.KVPrefill == 512 && r.NDecode == 16 && r.KVDecode == 1024
+		})
+	}},
+	{"merged-grids", [3]float64{1.5, 1.1, 1.05}, 1.02, func(b *perfio.Bundle, size float64) {
+		grid(b, size, func(r *perfio.AttentionRow) bool { return r.KVDecode%3 == 0 && r.KVDecode > 0 })
+	}},
+	{"moe-falling", [3]float64{5, 3, 1.9}, 1.0, func(b *perfio.Bundle, size float64) {
+		for i := range b.TPs[0].MoE {
+			if r := &b.TPs[0].MoE[i]; r.ActivatedExperts == 64 {
+				r.TimeUS /= size
+			}
+		}
+	}},
+	{"t-max-below-mean", [3]float64{0.2, 0.4, 0.58}, 0.75, func(b *perfio.Bundle, size float64) {
+		r := &b.TPs[0].Skew[11]
+		r.TMaxUS = size * r.TMeanUS
+	}},
+	{"t-max-below-mean", [3]float64{42, 20, 5}, 1, func(b *perfio.Bundle, size float64) { // columns swapped in so many rows
+		n := 0
+		for i := range b.TPs[0].Skew {
+			if r := &b.TPs[0].Skew[i]; n < int(size) && r.TMaxUS < 1.6*r.TMeanUS && r.TMaxUS > 1.04*r.TMeanUS {
+				r.TMeanUS, r.TMaxUS = r.TMaxUS, r.TMeanUS
+				n++
+			}
+		}
+	}},
+	{"skew-statistic", [3]float64{10, 3, 2}, 1.03, skewTimes},
+	{"sweep-offset", [3]float64{1.3, 1.1, 1.06}, 1.02, skewTimes},
+	{"few-samples", [3]float64{735, 20, 3.5}, 2, func(b *perfio.Bundle, size float64) { b.TPs[1].SkewFit[0].Alpha = -size }},
+	{"stale-fit", [3]float64{20, 3, 1}, 0, func(b *perfio.Bundle, size float64) {
+		n := 0
+		b.TPs[0].Skew = slices.DeleteFunc(b.TPs[0].Skew, func(r perfio.SkewRow) bool {
+			n++
+			return r.HasAlpha && n > len(b.TPs[0].Skew)-2*int(size)-6 && n%2 == 0 && size > 0
+		})
+	}},
+	{"too-fast", [3]float64{0.01, 0.3, 0.8}, 1.01, func(b *perfio.Bundle, size float64) {
+		for i := range b.TPs[0].Dense {
+			if r := &b.TPs[0].Dense[i]; r.Layer == "gate_up_proj" && r.Tokens == 512 {
+				r.TimeUS = size * 2 * 512 * 4096 * 28672 / 989.4e6
+			}
+		}
+	}},
+	{"units", [3]float64{1000, 300, 50}, 2, func(b *perfio.Bundle, size float64) { dense(b, 2, "down_proj", size, 1, 512) }},
+	{"units", [3]float64{1e5, 1000, 400}, 2, func(b *perfio.Bundle, size float64) { dense(b, 1, "act_fn", size, 1, 512) }},
+	{"units", [3]float64{1e5, 1000, 500}, 1, func(b *perfio.Bundle, size float64) { dense(b, 1, "gate_up_proj", 1/size, 1, 512) }},
+	{"tp-copies", [3]float64{1.5, 1.05, 1.0001}, 1, func(b *perfio.Bundle, size float64) { dense(b, 2, "layernorm", size, 128, 128) }},
+	{"tp-slower", [3]float64{4, 2.6, 2.3}, 2, func(b *perfio.Bundle, size float64) { dense(b, 2, "o_proj", size, 1, 512) }},
+	{"tp-identical", [3]float64{3, 2, 1}, 0, func(b *perfio.Bundle, size float64) {
+		for i, r := range b.TPs[0].Dense {
+			if slices.Index([]string{"qkv_proj", "o_proj", "down_proj"}[:int(size)], r.Layer) >= 0 {
+				b.TPs[1].Dense[i] = r
+			}
+		}
+	}},
+	{"coverage", [3]float64{8192, 1024, 513}, 512, func(b *perfio.Bundle, size float64) {
+		set(b, int(size), "engine_effective", "max_num_batched_tokens")
+	}},
+	{"coverage", [3]float64{4096, 128, 65}, 64, func(b *perfio.Bundle, size float64) {
+		set(b, int(size), "engine_effective", "max_num_seqs")
+	}},
+	{"missing-layer", [3]float64{5, 2, 1}, 0, func(b *perfio.Bundle, size float64) {
+		gone := []string{"qkv_proj", "o_proj", "down_proj", "act_fn", "layernorm"}[:int(size)]
+		b.TPs[0].Dense = slices.DeleteFunc(b.TPs[0].Dense, func(r perfio.DenseRow) bool { return slices.Contains(gone, r.Layer) })
+	}},
+	{"drift", [3]float64{2, 1.3, 1.1}, 1.02, func(b *perfio.Bundle, size float64) { set(b, size, "telemetry", "anchors", "slowest") }},
+	{"meta-folder", [3]float64{3, 2, 1}, 0, func(b *perfio.Bundle, size float64) { // by so many letters
+		if size > 0 {
+			set(b, "bf16"+strings.Repeat("x", int(size)), "variant")
+		}
+	}},
+}
+
+func rulesOf(findings []Finding) []string {
+	var out []string
+	for _, f := range findings {
+		if !slices.Contains(out, f.Rule) {
+			out = append(out, f.Rule)
+		}
+	}
+	return out
+}
+
+func TestPlantedFaults(t *testing.T) {
+	kinds := map[string]bool{}
+	for _, fault := range faults {
+		kinds[fault.rule] = true
+		smallest := math.NaN()
+		for _, size := range fault.sizes {
+			b := cleanBundle(t)
+			fault.plant(b, size)
+			findings := Check(b)
+			if slices.Contains(rulesOf(findings), fault.rule) {
+				smallest = size
+			} else {
+				t.Errorf("%s of size %g was not found, but %v", fault.rule, size, rulesOf(findings))
+			}
+			for _, f := range findings {
+				if len(f.Places) == 0 || f.Reason == "" || len(f.Places) > MaxPlaces || !strings.HasPrefix(f.Places[0].File, b.Dir+"/") {
+					t.Errorf("%+v", f)
+				}
+			}
+		}
+		b := cleanBundle(t)
+		fault.plant(b, fault.harmless)
+		if got := rulesOf(Check(b)); slices.Contains(got, fault.rule) {
+			t.Errorf("%s of size %g is harmless and was found", fault.rule, fault.harmless)
+		}
+		t.Logf("%-18s smallest found %g, not found %g", fault.rule, smallest, fault.harmless)
+	}
+	for _, rule := range Rules() {
+		if !kinds[rule.Name] {
+			t.Errorf("no fault is planted for %s", rule.Name)
+		}
+	}
+	t.Logf("%d rules", len(kinds))
+}
+
+// The rows that a finding names are those that were planted.
+func TestPlaces(t *testing.T) {
+	b := cleanBundle(t)
+	row := slices.IndexFunc(b.TPs[0].Dense, func(r perfio.DenseRow) bool { return r.Layer == "rotary_emb" && r.Tokens == 128 })
+	b.TPs[0].Dense[row].TimeUS *= 5
+	got := Check(b)
+	if len(got) != 1 || got[0].Rows != 1 || got[0].Places[0] != (Place{b.Dir + "/tp1/dense.csv", row + 2}) ||
+		!strings.Contains(got[0].Again, "--only dense") || !strings.Contains(got[0].Reason, "tokens 128") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTogether(t *testing.T) {
+	synthetic := cleanBundle(t)
+	set(synthetic, perfio.OriginSynthetic, "origin")
+	other := cleanBundle(t)
+	set(other, "A100", "hardware")
+	for _, measured := range []int{10, 3, 1} {
+		all := []*perfio.Bundle{synthetic, other}
+		for range measured {
+			all = append(all, cleanBundle(t))
+		}
+		if got := Together(synthetic, all); len(got) != 1 || got[0].Rule != "synthetic" {
+			t.Errorf("among %d measured ones: %+v", measured, got)
+		}
+		if got := Together(all[2], all); got != nil {
+			t.Errorf("a measured one: %+v", got)
+		}
+	}
+	if got := Together(synthetic, []*perfio.Bundle{synthetic, other}); got != nil {
+		t.Errorf("beside other hardware: %+v", got)
+	}
+}
+
+// A regime that no row covers is found, whichever it is.
+func TestRegimes(t *testing.T) {
+	for name, in := range map[string]func(r perfio.AttentionRow) bool{
+		"decode":  func(r perfio.AttentionRow) bool { return r.PrefillChunk == 0 },
+		"prefill": func(r perfio.AttentionRow) bool { return r.NDecode == 0 },
+		"mixed":   func(r perfio.AttentionRow) bool { return r.PrefillChunk > 0 && r.NDecode > 0 },
+	} {
+		b := cleanBundle(t)
+		b.TPs[1].Attention = slices.DeleteFunc(b.TPs[1].Attention, in)
+		found := slices.ContainsFunc(Check(b), func(f Finding) bool {
+			return f.Rule == "coverage" && strings.Contains(f.Reason, "tp2: attention.csv holds no "+name+" batch")
+		})
+		if !found {
+			t.Errorf("no %s batch: not found", name)
+		}
+	}
+}
+
+// The measured reference bundles hold what is argued here and nothing else:
+// buckets of skew_fit.csv whose alpha, of one to seven rows, is far beyond what
+// a weight between the mean and the largest can be (down to -735 on one row).
+// Any other finding would be a false alarm.
+func TestReference(t *testing.T) {
+	var dirs []string
+	for _, pattern := range []string{"perf/*/*/*/*/meta.yaml", "h200/perf/*/*/*/*/meta.yaml"} {
+		found, err := filepath.Glob(filepath.Join("../../../shared/reference", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, found...)
+	}
+	if len(dirs) == 0 {
+		t.Skip("no reference data beside the repository")
+	}
+	for _, meta := range dirs {
+		b, err := perfio.OpenBundle(filepath.Dir(meta))
+		if err != nil {
+			t.Fatal(err)
+		}
+		low, high := leastShare(newSubject(b))
+		t.Logf("%s: times are %.2f to %.1f times the least", b.Dir, low, high)
+		for _, f := range Check(b) {
+			t.Logf("%s: %s", f.Rule, f.Reason)
+			if f.Rule != "few-samples" {
+				t.Errorf("a false alarm: %+v", f)
+				continue
+			}
+			for _, p := range f.Places {
+				text, err := os.ReadFile(p.File)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fields := strings.Split(strings.TrimSpace(strings.Split(string(text), "\n")[p.Line-1]), ",")
+				alpha, errA := strconv.ParseFloat(fields[5], 64)
+				n, errN := strconv.Atoi(fields[6])
+				if errA != nil || errN != nil || math.Abs(alpha) <= wildAlpha || n >= fewSamples {
+					t.Errorf("%s: found %v", p, fields)
+				}
+			}
+		}
+	}
+}
