@@ -28,7 +28,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.set("hardware", r.Hardware)
 	m.set("profiled_at", r.Now().UTC().Format("2006-01-02T15:04:05+00:00"))
 	m.set("architecture", r.Spec.Architecture.ModelType)
-	m.setOrDrop("architecture_sha256", r.ArchitectureSHA256, r.ArchitectureSHA256 != "")
+	m.setOrDrop("architecture_sha256", r.Spec.Architecture.SHA256, r.Spec.Architecture.SHA256 != "")
 	m.set("model", r.Spec.Model.ID)
 	m.set("variant", r.Variant)
 	m.set("origin", string(e.Origin))

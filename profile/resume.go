@@ -148,7 +148,13 @@ func (r *runner) compareMeta(m *perfio.Meta) error {
 	compare("attention_backend", m.AttentionBackend(), e.AttentionBackend)
 	compare("model", m.Model(), r.Spec.Model.ID)
 	compare("variant", m.Variant(), r.Variant)
-	compare("order", m.Text("order"), string(r.PlanOptions.Order))
+	compare("driver", m.Text("driver"), r.description.Name)
+	if m.Synthetic() != (e.Origin == Synthetic) {
+		compare("origin", m.Origin(), string(e.Origin))
+	}
+	if e.Origin != Replayed { // its meta.yaml says the source's order, which the run's does not change
+		compare("order", m.Text("order"), string(r.PlanOptions.Order))
+	}
 	if n := m.Limits().BlockSize; n > 0 {
 		compare("block_size", strconv.Itoa(n), strconv.Itoa(e.Limits.BlockSize))
 	}

@@ -194,6 +194,19 @@ func (r *runner) writeAfter(err error) error {
 	return r.write()
 }
 
+// warnOfOtherNames says where a replay's numbers are another model's, hardware's
+// or variant's than the bundle that they go into.
+func (r *runner) warnOfOtherNames() {
+	of, _ := r.degree.engine.Provenance["replayed_from"].(map[string]any)
+	for _, name := range []struct{ key, here string }{
+		{"model", r.Spec.Model.ID}, {"hardware", r.Hardware}, {"variant", r.Variant},
+	} {
+		if there, _ := of[name.key].(string); there != "" && there != name.here {
+			r.warn("%s: what is replayed was measured as %s and is written as %s", name.key, there, name.here)
+		}
+	}
+}
+
 func (r *runner) runDegree(ctx context.Context, tp int) error {
 	r.degree = &degree{tp: tp}
 	if r.stopping() {
@@ -207,6 +220,9 @@ func (r *runner) runDegree(ctx context.Context, tp int) error {
 		if err := begin(); err != nil {
 			return err
 		}
+	}
+	if tp == r.TPs[0] {
+		r.warnOfOtherNames()
 	}
 	d := r.degree
 	plan, err := r.Plan(tp, d.engine)

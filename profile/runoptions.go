@@ -74,9 +74,8 @@ type RunOptions struct {
 	// Now is the wall clock, for meta.yaml and the journal's records; nil: time.Now.
 	Now func() time.Time
 	// These go into meta.yaml.
-	ProfilerVersion    string
-	ArchitectureSHA256 string // of the architecture file
-	PlanName           string // full, lean, or what the plan was taken from
+	ProfilerVersion string
+	PlanName        string // full, lean, or what the plan was taken from
 }
 
 func (o RunOptions) filled() (RunOptions, error) {

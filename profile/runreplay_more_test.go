@@ -257,4 +257,7 @@ func TestWrittenBundleIsValid(t *testing.T) {
 			t.Errorf("meta.yaml: %s is not as in the reference", key)
 		}
 	}
+	if sum := got.Text("architecture_sha256"); len(sum) != 64 { // the other reference bundles have it
+		t.Errorf("meta.yaml: architecture_sha256 is %q, expected a checksum", sum)
+	}
 }

@@ -68,6 +68,9 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 		return nil, fmt.Errorf("replay: %s has no tp%d", s.bundle.Dir, spec.TP)
 	}
 	meta := s.bundle.Meta
+	if err := sameModel(meta, spec.Model); err != nil {
+		return nil, fmt.Errorf("replay: %s: %w", s.bundle.Dir, err)
+	}
 	known := meta.Limits()
 	e := &engine{source: s, spec: spec, tables: t, limits: profile.Limits{
 		MaxNumBatchedTokens: bounded(spec.MaxNumBatchedTokens, known.MaxNumBatchedTokens),
@@ -104,6 +107,35 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	}, nil
 }
 
+// sameModel refuses a model that cannot be the one that the source was measured
+// on: what was booted there is the model's own width divided by one degree.
+func sameModel(meta *perfio.Meta, m *perfio.ModelConfig) error {
+	if m == nil {
+		return nil
+	}
+	degree := 0
+	for _, field := range []struct {
+		name  string
+		value int
+	}{
+		{"intermediate_size", m.IntermediateSize}, {"num_attention_heads", m.NumAttentionHeads},
+		{"num_key_value_heads", m.NumKeyValueHeads}, {"vocab_size", m.VocabSize},
+	} {
+		booted := meta.Int("engine_effective", "hf_overrides", field.name)
+		if booted <= 0 || field.value <= 0 {
+			continue
+		}
+		if degree == 0 {
+			degree = field.value / booted
+		}
+		if degree == 0 || booted*degree != field.value {
+			return fmt.Errorf("measured on %s with %s %d: found %s with %d, expected the same model, whose %[2]s is that times one tp degree",
+				meta.Model(), field.name, booted, m.ID, field.value)
+		}
+	}
+	return nil
+}
+
 // bounded is what was asked for, at most what is known; 0 is unknown in both.
 func bounded(asked, known int) int {
 	if asked == 0 || (known > 0 && known < asked) {
@@ -131,6 +163,7 @@ func (e *engine) provenance() map[string]any {
 	of := map[string]any{
 		"bundle": filepath.Base(filepath.Clean(e.source.options.Bundle)), "sha256": e.source.hash,
 		"origin": meta.Origin(), "hardware": meta.Hardware(), "model": meta.Model(),
+		"variant": meta.Variant(),
 	}
 	if at := meta.ProfiledAt(); at != "" {
 		of["profiled_at"] = at
