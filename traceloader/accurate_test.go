@@ -114,6 +114,9 @@ func TestAccurateAnswersOnAnyBundle(t *testing.T) {
 				e, ok = h.EstimateBatch(list)
 				check(list, e, ok)
 			}
+			if ns, ok := h.BatchLatencyNS([]perfio.Request{{NewTokens: 1 << 31, KVHistory: 1 << 31}, {NewTokens: 1, KVHistory: 1 << 31}}); !ok || ns < 1 {
+				t.Errorf("an absurd batch: %d ns %v", ns, ok)
+			}
 			e, ok := h.EstimateBatch(decodesOf(0))
 			check("a first token", e, ok)
 			if _, ok := h.BatchLatencyNS(nil); ok {

@@ -351,7 +351,8 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 		t, _ := p.linear(runs)
 		return t, unknownSigma
 	}
-	us = p.model.TimeUS(runs)
+	runs, factor := bounded(runs)
+	us = p.model.TimeUS(runs) * factor
 	f := p.fields[p.model.class(runs)]
 	if f == nil {
 		return us, unknownSigma
@@ -363,6 +364,24 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 		sigma = f.sigma(q, variance, rough(p.calibration.Basis))
 	}
 	return us, sigma
+}
+
+// maxChunk is the longest chunk whose tiles are placed one by one.
+const maxChunk = 1 << 18
+
+// bounded shortens chunks beyond all that engines run: what is cut off counts
+// by its arithmetic.
+func bounded(runs []Run) ([]Run, float64) {
+	if !slices.ContainsFunc(runs, func(r Run) bool { return r.New > maxChunk }) {
+		return runs, 1
+	}
+	cut := slices.Clone(runs)
+	for i := range cut {
+		cut[i].New = min(cut[i].New, maxChunk)
+	}
+	_, all, _ := work(runs)
+	_, left, _ := work(cut)
+	return cut, all / left
 }
 
 // rough is the share of what a basis leaves over that is not smooth, which no
