@@ -81,7 +81,7 @@ func newAccuracyCommand() *cobra.Command {
 	flags.StringSliceVar(&tests, "tests", nil, "only these tests, as in T1,T5")
 	flags.StringSliceVar(&rules, "rules", nil, "only these rules, as in parity,accurate")
 	flags.IntSliceVar(&tps, "tp", nil, "only these tensor-parallel degrees; with --shots the one that the batches were measured at")
-	flags.StringVar(&shots, "shots", "", "a file of measured batches; - is standard input")
+	flags.StringVar(&shots, "shots", "", "a file of measured batches, gzipped or not; - is standard input")
 	flags.StringVar(&format, "format", "table", "table, csv or json")
 	return cmd
 }

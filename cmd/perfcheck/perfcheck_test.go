@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,6 +294,15 @@ func TestAccuracyOnShots(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("no figure for %s: %s", layer, stdout)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write([]byte(shots.String()))
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if status, again, stderr := call(t, packed.String(), "accuracy", dir, "--shots", "-", "--rules", "parity", "--json"); status != exitOK || again != stdout {
+		t.Errorf("gzipped: status %d, %s, not as before: %s", status, stderr, again)
 	}
 	for _, args := range [][]string{{"--rules", "best"}, {"--tests", "T0"}, {"--format", "xml"}} {
 		if status, _, _ := call(t, "", append([]string{"accuracy", dir}, args...)...); status != exitUsage {

@@ -73,7 +73,7 @@ func newQueryCommand() *cobra.Command {
 	flags.register(cmd)
 	cmd.Flags().IntVar(&tp, "tp", 1, "tensor-parallel degree of a lookup and of --shots")
 	cmd.Flags().StringVar(&batch, "batch", "", "a file of lookups; - is standard input")
-	cmd.Flags().StringVar(&shots, "shots", "", "a file of batches; - is standard input")
+	cmd.Flags().StringVar(&shots, "shots", "", "a file of batches, gzipped or not; - is standard input")
 	cmd.Flags().BoolVar(&expect, "expect", false, "compare with the file's own latency_ns; exit status 5 where any differs")
 	cmd.Flags().BoolVar(&status, "status", false, "also say how each answer was found")
 	return cmd

@@ -41,7 +41,7 @@ var lookupArity = map[string]int{
 // queryColumns are the columns of a query file, in the order written.
 var queryColumns = []string{"tp", "lookup", "layer", "a", "b", "c", "d", "e", "f", "latency_ns"}
 
-// openQueryFile opens a CSV, gzipped or not (seen by its first bytes); "-" is
+// openQueryFile opens a file of queries, gzipped or not (seen by its first bytes); "-" is
 // standard input.
 func openQueryFile(path string, stdin io.Reader) (io.Reader, func() error, error) {
 	closeFile := func() error { return nil }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -24,17 +23,17 @@ type shotAnswer struct {
 	Status string `json:"status"`
 }
 
-// eachShot runs visit over the lines of a shots file; - is standard input.
+// eachShot runs visit over the lines of a shots file, gzipped or not; - is
+// standard input.
 func eachShot(cmd *cobra.Command, file string, visit func(line int, shot perfio.BatchRow) error) (err error) {
-	var in io.Reader = cmd.InOrStdin()
-	name := "stdin"
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		in, name = f, file
+	in, closeFile, err := openQueryFile(file, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeFile()) }()
+	name := file
+	if file == "-" {
+		name = "stdin"
 	}
 	r := perfio.NewBatchReader(in, name)
 	for r.Scan() {
