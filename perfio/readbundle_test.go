@@ -99,7 +99,7 @@ func TestLenientTakesTheFirst(t *testing.T) {
 	if len(got) != 2 || got[0] != (perfio.DenseRow{Layer: "b", Tokens: 1, TimeUS: 3}) || got[1] != (perfio.DenseRow{Layer: "a", Tokens: 1, TimeUS: 1}) {
 		t.Errorf("rows %v, want the first of each key", got)
 	}
-	if len(b.Warnings) != 2 || b.Warnings[0].Error() != "tp1/dense.csv:4: found a second row of key (b, 1), expected only the one on line 2" {
+	if len(b.Warnings) != 2 || b.Warnings[0].Error() != "tp1/dense.csv:4:1: layer,tokens: found a second row of key (b, 1), expected only the one on line 2" {
 		t.Errorf("warnings %v", b.Warnings)
 	}
 	// skew.csv may repeat its keys, and keeps its rows.
@@ -118,7 +118,7 @@ func TestRawKeys(t *testing.T) {
 	const header = "pc,n_label,skew_rate_label,kv_big_label,kp_label,alpha,n_samples,raw_key\n"
 	set(files, "tp1/skew_fit.csv", header+"0,a,b,c,d,0.5,1,same\n0,e,b,c,d,0.5,1,same\n")
 	_, err := perfio.ReadBundle(files, ".")
-	if want := "tp1/skew_fit.csv:3: found a second row of key same, expected only the one on line 2"; err == nil || err.Error() != want {
+	if want := "tp1/skew_fit.csv:3:1: raw_key: found a second row of key same, expected only the one on line 2"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	set(files, "tp1/skew_fit.csv", header+"0,a,b,c,d,0.5,1,\n0,a,b,c,d,0.5,1,other\n")

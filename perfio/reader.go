@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // Reader reads the rows of one CSV file one by one. It is for one goroutine.
@@ -186,7 +187,11 @@ func refuseDuplicates[T any](rows []T, lines []int32, file string, c *codec[T], 
 			kept = append(kept, rows[i])
 			continue
 		}
-		if !p.add(&ParseError{File: file, Line: int(lines[i]), Warning: lenient, Err: &MismatchError{
+		field := keyColumns(c.schema)
+		if c.byKey != nil && c.byKey(&rows[i]) {
+			field = "raw_key"
+		}
+		if !p.add(&ParseError{File: file, Line: int(lines[i]), Column: 1, Field: field, Warning: lenient, Err: &MismatchError{
 			Found:    "a second row of key " + c.key(&rows[i]),
 			Expected: fmt.Sprintf("only the one on line %d", lines[of]),
 		}}) {
@@ -194,6 +199,17 @@ func refuseDuplicates[T any](rows []T, lines []int32, file string, c *codec[T], 
 		}
 	}
 	return kept
+}
+
+// keyColumns names the columns that make a row's key where it has no raw_key.
+func keyColumns(t *Table) string {
+	var names []string
+	for _, c := range t.Columns {
+		if c.Key && !c.Optional {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 // parseErrors takes what ended a scan apart into positioned problems.

@@ -111,7 +111,14 @@ var problemFormats = map[string]func(io.Writer, *perfio.ParseError) error{
 		if p.Field != "" {
 			text = p.Field + ": " + text
 		}
-		_, err := fmt.Fprintf(w, "::%s file=%s,line=%d,col=%d::%s\n", severity(p), githubEscape(p.File, true), p.Line, p.Column, githubEscape(text, false))
+		at := "file=" + githubEscape(p.File, true)
+		if p.Line > 0 { // 0: the file as a whole, as is a column of 0 the line
+			at += fmt.Sprintf(",line=%d", p.Line)
+		}
+		if p.Column > 0 {
+			at += fmt.Sprintf(",col=%d", p.Column)
+		}
+		_, err := fmt.Fprintf(w, "::%s %s::%s\n", severity(p), at, githubEscape(text, false))
 		return err
 	},
 }
