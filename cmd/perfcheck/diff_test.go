@@ -69,3 +69,17 @@ func TestDiffRefuses(t *testing.T) {
 		t.Errorf("a broken bundle: status %d, %s", status, stderr)
 	}
 }
+
+// A name in a file does not steer the terminal.
+func TestDiffHostileName(t *testing.T) {
+	files := bundletest.Files()
+	files["meta.yaml"].Data = append([]byte("gpu: \"a\\e[2J</script>\\u202eb\"\n"), files["meta.yaml"].Data...)
+	dir := filepath.Join(t.TempDir(), "b")
+	if err := bundletest.Write(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := call(t, "", "diff", cleanBundle(t), dir)
+	if status != exitOK || !strings.Contains(stdout, "a?[2J</script>?b\n") || strings.ContainsAny(stdout+stderr, "\x1b\u202e") {
+		t.Errorf("status %d, %q%q", status, stdout, stderr)
+	}
+}

@@ -22,7 +22,7 @@ func newMergeCommand() *cobra.Command {
 		Long: "Merge writes a bundle with the tables, degrees and rows of all parts into a folder that must not exist. Parts\n" +
 			"that were measured differently (other limits, versions, devices) are refused. Rows that several parts hold\n" +
 			"must agree within the noise: where they do not, they are listed, nothing is written and the exit status is 5,\n" +
-			"unless --keep-first says that the first part's rows count.",
+			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay behind.",
 		Args: minArgs(2, "two or more parts"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output == "" {
@@ -52,7 +52,7 @@ func newMergeCommand() *cobra.Command {
 				if asJSON {
 					err = json.NewEncoder(cmd.OutOrStdout()).Encode(c)
 				} else {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
+					_, err = fmt.Fprintf(plain{cmd.OutOrStdout()}, "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
 				}
 				if err != nil {
 					return err

@@ -73,7 +73,7 @@ func checkGridFalling(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
 		var found []*tidy.Row
 		var from *tidy.Row
-		worst := gridFallLimit
+		worst, place := gridFallLimit, map[*tidy.Row]int{} // of a row in found
 		s.gridLines(tp.Degree, func(_ int, line []*tidy.Row) {
 			top := line[0]
 			for _, row := range line {
@@ -84,13 +84,15 @@ func checkGridFalling(s *subject, r *reporter) {
 				if fall <= gridFallLimit {
 					continue
 				}
-				if !slices.Contains(found, row) {
+				if _, ok := place[row]; !ok {
+					place[row] = len(found)
 					found = append(found, row)
 				}
 				if fall > worst {
 					worst, from = fall, top
-					i := slices.Index(found, row)
+					i := place[row]
 					found[0], found[i] = found[i], found[0]
+					place[found[0]], place[found[i]] = 0, i
 				}
 			}
 		})

@@ -106,10 +106,12 @@ func checkPlateau(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
 		// One finding a degree: many lines of the grid share a cause.
 		var all []*tidy.Row
+		seen := map[*tidy.Row]bool{}
 		s.gridLines(tp.Degree, func(_ int, line []*tidy.Row) {
 			eachRun(line, plateauGrid, func(run []*tidy.Row) {
 				for _, row := range run {
-					if !slices.Contains(all, row) {
+					if !seen[row] {
+						seen[row] = true
 						all = append(all, row)
 					}
 				}

@@ -32,18 +32,20 @@ type shared struct {
 // degree that has it.
 func (s *subject) degreePairs(do func(*shared)) {
 	keys, rows := s.layers("dense", "per_sequence", "attention", "moe")
+	lowest := map[layerKey]layerKey{}
 	for _, k := range keys {
-		low := slices.IndexFunc(keys, func(o layerKey) bool { return o.table == k.table && o.layer == k.layer })
-		if keys[low] == k {
+		low, ok := lowest[layerKey{0, k.table, k.layer}]
+		if !ok {
+			lowest[layerKey{0, k.table, k.layer}] = k
 			continue
 		}
 		at := map[tidy.Key]*tidy.Row{}
-		for _, row := range rows[keys[low]] {
+		for _, row := range rows[low] {
 			key := row.Key
 			key.TP = 0
 			at[key] = row
 		}
-		p := &shared{table: k.table, layer: k.layer, low: keys[low].tp, high: k.tp}
+		p := &shared{table: k.table, layer: k.layer, low: low.tp, high: k.tp}
 		for _, row := range rows[k] {
 			key := row.Key
 			key.TP = 0

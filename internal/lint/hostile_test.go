@@ -1,0 +1,35 @@
+package lint
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// Many rows, many names, nothing but faults: work stays in proportion. The test
+// would not end in the time of a test run if it grew with the square.
+func TestHostile(t *testing.T) {
+	b := cleanBundle(t)
+	for i := range b.TPs {
+		tp := &b.TPs[i]
+		tp.Attention, tp.Dense = nil, nil
+		for pc := 1; pc <= 300; pc++ {
+			for kd := 1; kd <= 300; kd++ {
+				tp.Attention = append(tp.Attention, perfio.AttentionRow{PrefillChunk: pc, NDecode: 1, KVDecode: kd, TimeUS: float64(1 + (pc*kd)%2*1e6)})
+			}
+		}
+		for n := range 50_000 {
+			tp.Dense = append(tp.Dense, perfio.DenseRow{Layer: fmt.Sprintf("</script>\u202e%d", n), Tokens: 1, TimeUS: 1e-3})
+		}
+	}
+	findings := Check(b)
+	if len(findings) < 50_000 {
+		t.Errorf("%d findings", len(findings))
+	}
+	for _, f := range findings {
+		if len(f.Places) > MaxPlaces {
+			t.Fatalf("%+v", f)
+		}
+	}
+}
