@@ -40,11 +40,7 @@ func pointOf(runs []Run) (p point, ok bool) {
 
 // leftOut finds interior samples of the grid, spread over it.
 func leftOut(samples []Sample) []interior {
-	type place struct {
-		line  point // with -1 at the axis
-		axis  int
-		value int
-	}
+	// at is the line that a point is on along an axis, which has -1 there.
 	at := func(p point, axis int) (point, int) {
 		v := [...]*int{&p.pc, &p.kp, &p.n, &p.kd}[axis]
 		value := *v
