@@ -44,7 +44,7 @@ func (r *runner) write() error {
 	if len(tables.Dense)+len(tables.PerSequence)+len(tables.Attention)+len(tables.MoE)+len(tables.Skew) == 0 {
 		return nil // a folder without a table is no bundle
 	}
-	if len(tables.Skew) > 0 {
+	if len(tables.Skew) > 0 && !r.SkipFit {
 		fit, err := FitSkew(roundedSkew(tables.Skew))
 		switch {
 		case err == nil:
@@ -111,7 +111,7 @@ func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
 	for i := range old.TPs {
 		tp := &old.TPs[i]
 		degrees = append(degrees, tp.Degree)
-		if len(tp.Skew) > 0 && tp.Degree != d.tp {
+		if len(tp.Skew) > 0 && tp.Degree != d.tp && !r.SkipFit {
 			// Fitted again from its table: a fit is a function of the rows alone.
 			if fit, err := FitSkew(tp.Skew); err == nil {
 				addFit(tp.Degree, fit)

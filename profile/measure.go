@@ -14,6 +14,17 @@ import (
 // before the run gives up on its driver.
 const hopeless = 25
 
+// HopelessError ends a run whose first shots all failed: the driver cannot
+// measure. What was measured before is kept.
+type HopelessError struct {
+	Shots int    // that failed one after the other
+	Last  string // what the driver said of the last
+}
+
+func (e *HopelessError) Error() string {
+	return fmt.Sprintf("%d shots failed one after the other, the last with: %s", e.Shots, e.Last)
+}
+
 // measure works through the degree's tasks, a category at a time.
 func (r *runner) measure(ctx context.Context) error {
 	d := r.degree
@@ -208,7 +219,7 @@ func (p *pass) fire(ctx context.Context, chunk []*task) error {
 		p.blame(chunk, seen, err)
 	}
 	if p.inARow >= hopeless {
-		return errors.Join(fmt.Errorf("%d shots failed one after the other, the last with: %s", p.inARow, p.lastFailure), p.commit())
+		return errors.Join(&HopelessError{p.inARow, p.lastFailure}, p.commit())
 	}
 	return p.commitLate()
 }

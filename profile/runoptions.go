@@ -58,6 +58,10 @@ type RunOptions struct {
 	// negative: never.
 	MaxRedo int
 
+	// SkipFit leaves skew cases unfitted, as a bundle whose own are not fitted
+	// is replayed.
+	SkipFit bool
+
 	OnChange EnvironmentPolicy // "": stop
 
 	// Begin, if set, is called once, when the bundle is locked and the first

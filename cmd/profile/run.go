@@ -110,6 +110,9 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.lacksExperts() {
+		show.note("the experts are measured at tp1, which this run leaves out: it writes no moe.csv")
+	}
 	options := f.runOptions(s, dir, variant)
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
@@ -141,6 +144,7 @@ func (f *runFlags) runOptions(s *sweep, dir, variant string) profile.RunOptions 
 		},
 		PlanOptions: s.Options, PlanName: name,
 		Warmup: f.Warmup, Iterations: f.Iterations, MaxIterations: f.MaxIterations, TargetError: f.TargetError,
+		SkipFit: s.sourceUnfitted(),
 		FlushL2: f.FlushL2, Deadline: f.Deadline, Retries: negativeForNone(f.Retries), Seed: f.Seed,
 		AnchorEvery: f.AnchorEvery, DriftThreshold: f.DriftThreshold,
 		OnChange:        profile.EnvironmentPolicy(f.OnChange),
@@ -158,7 +162,11 @@ func negativeForNone(n int) int {
 // conclude says how the run ended.
 func (a *app) conclude(report *profile.Report, err error) error {
 	var environment *profile.EnvironmentError
+	var hopeless *profile.HopelessError
 	switch {
+	case errors.As(err, &hopeless):
+		listFailed(a.stderr, report.Failed)
+		return &exitError{Status: exitPartial, Err: fmt.Errorf("%w\nthe run gave up; to go on: profile resume %s", err, report.Dir)}
 	case errors.As(err, &environment):
 		return &exitError{Status: exitDrift, Err: fmt.Errorf(
 			"%w\n--on-environment-change keep goes on beside them, remeasure measures everything again", err)}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/profile"
@@ -160,4 +161,20 @@ func (s *sweep) options(backend string) profile.PlanOptions {
 		opts.Kernel = profile.KernelOf(backend)
 	}
 	return opts
+}
+
+// sourceUnfitted says whether the plan is taken from a bundle whose skew cases
+// are not fitted.
+func (s *sweep) sourceUnfitted() bool {
+	if s.Source == nil {
+		return false
+	}
+	fit := s.Source.Meta.SkewFit()
+	return fit != nil && !fit.Enabled
+}
+
+// lacksExperts says whether the model has experts and no degree is planned at
+// which they are measured.
+func (s *sweep) lacksExperts() bool {
+	return s.Arch != nil && len(s.Arch.Layers(string(profile.MoE))) > 0 && len(s.Options.TPs) > 0 && !slices.Contains(s.Options.TPs, 1)
 }
