@@ -14,17 +14,17 @@ func TestHostile(t *testing.T) {
 	for i := range b.TPs {
 		tp := &b.TPs[i]
 		tp.Attention, tp.Dense = nil, nil
-		for pc := 1; pc <= 300; pc++ {
-			for kd := 1; kd <= 300; kd++ {
+		for pc := 1; pc <= 200; pc++ {
+			for kd := 1; kd <= 200; kd++ {
 				tp.Attention = append(tp.Attention, perfio.AttentionRow{PrefillChunk: pc, NDecode: 1, KVDecode: kd, TimeUS: float64(1 + (pc*kd)%2*1e6)})
 			}
 		}
-		for n := range 50_000 {
+		for n := range 20_000 {
 			tp.Dense = append(tp.Dense, perfio.DenseRow{Layer: fmt.Sprintf("</script>\u202e%d", n), Tokens: 1, TimeUS: 1e-3})
 		}
 	}
 	findings := Check(b)
-	if len(findings) < 50_000 {
+	if len(findings) < 20_000 {
 		t.Errorf("%d findings", len(findings))
 	}
 	for _, f := range findings {
