@@ -162,35 +162,41 @@ func (r *runner) skewFactor() float64 {
 }
 
 // copyStable takes the rows of layers that do not change with the degree from
-// the lowest degree there is.
+// the lowest degree there is, also in place of some that a run of this degree
+// alone measured: an emulated rank runs them on other shapes. What a replayed
+// bundle has stays as it is there.
 func (r *runner) copyStable(tables *perfio.TP, old *perfio.Bundle) {
 	if len(old.TPs) == 0 || old.TPs[0].Degree >= tables.Degree {
 		return
 	}
 	from := &old.TPs[0]
+	replayed := r.degree.engine.Origin == Replayed
 	for _, e := range r.Spec.Architecture.Catalog {
 		if !e.TPStable {
 			continue
 		}
 		switch Category(e.Category) {
 		case Dense:
-			if !slices.ContainsFunc(tables.Dense, func(row perfio.DenseRow) bool { return row.Layer == e.Layer }) {
-				for _, row := range from.Dense {
-					if row.Layer == e.Layer {
-						tables.Dense = append(tables.Dense, row)
-					}
-				}
-			}
+			tables.Dense = takeLayer(tables.Dense, from.Dense, replayed, func(row perfio.DenseRow) bool { return row.Layer == e.Layer })
 		case PerSequence:
-			if !slices.ContainsFunc(tables.PerSequence, func(row perfio.SequenceRow) bool { return row.Layer == e.Layer }) {
-				for _, row := range from.PerSequence {
-					if row.Layer == e.Layer {
-						tables.PerSequence = append(tables.PerSequence, row)
-					}
-				}
-			}
+			tables.PerSequence = takeLayer(tables.PerSequence, from.PerSequence, replayed, func(row perfio.SequenceRow) bool { return row.Layer == e.Layer })
 		}
 	}
+}
+
+// takeLayer gives rows with those of a layer taken from another degree, if that
+// has any; keep leaves rows that have some of their own.
+func takeLayer[R any](rows, from []R, keep bool, ofLayer func(R) bool) []R {
+	if !slices.ContainsFunc(from, ofLayer) || keep && slices.ContainsFunc(rows, ofLayer) {
+		return rows
+	}
+	rows = slices.DeleteFunc(rows, ofLayer)
+	for _, row := range from {
+		if ofLayer(row) {
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 // keepOtherRows adds the rows of an earlier bundle that the plan does not have.
