@@ -1,7 +1,6 @@
 package judge
 
 import (
-	"os"
 	"slices"
 	"testing"
 
@@ -13,8 +12,8 @@ import (
 // bundle, with the accurate rules, beat the full bundle under parity: t_skew
 // of the mixed cases that the plan leaves out.
 func TestLeanPlanAgainstFullParity(t *testing.T) {
-	if os.Getenv("LAYERPROF_LONG") == "" {
-		t.Skip("four folders, each fitted three times: LAYERPROF_LONG=1 runs it")
+	if testing.Short() {
+		t.Skip("four folders, each fitted three times")
 	}
 	in := func(x int, list ...int) bool { return slices.Contains(list, x) }
 	for _, path := range []string{"perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16", "perf/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"} {
