@@ -4,6 +4,7 @@ vLLM refuses an extension whose attribute names it has already, hence the prefix
 """
 
 import contents
+import serving_facts
 from session import Session
 
 contents.fill_dummy_weights_on_load()
@@ -13,6 +14,10 @@ class Extension:
     def lsp_prepare(self, spec):
         self.__dict__["_lsp"] = Session(self, spec)
         return self._lsp.prepare()
+
+    def lsp_prepare_serving(self, spec):
+        """Contents and facts of an engine that serves; nothing is hooked."""
+        return serving_facts.prepare(self, spec)
 
     def lsp_batches(self):
         """Whether shots are best measured many at a time."""

@@ -37,7 +37,7 @@ class Worker:
     def __init__(self, reading, writing):
         self.reading, self.writing = reading, writing
         self.requests = queue.Queue()
-        self.engine = None
+        self.engine = self.serving = None
 
     def read(self):
         """Runs in a thread: ends the process at the end of the requests."""
@@ -96,7 +96,7 @@ class Worker:
             raise Failure("missing", f"the package vllm is not installed for {sys.executable}")
         return {
             "protocol": PROTOCOL_VERSION, "name": "vllm", "version": version, "origin": "measured",
-            "capabilities": ["histogram", "flush_l2", "kernels"], "batch_shots": BATCH_SHOTS,
+            "capabilities": ["histogram", "flush_l2", "kernels", "serve"], "batch_shots": BATCH_SHOTS,
             "pace_shots_per_second": 30,
         }
 
@@ -115,6 +115,28 @@ class Worker:
         except engine.BootError as e:
             raise Failure(e.code, str(e), fatal=e.fatal) from None
         return result
+
+    def op_boot_serving(self, number, request):
+        if self.engine is not None or self.serving is not None:
+            raise Failure("boot", "one engine a process", fatal=True)
+        import engine
+        import serving
+
+        try:
+            self.serving, result = serving.boot(request)
+        except engine.BootError as e:
+            raise Failure(e.code, str(e), fatal=e.fatal) from None
+        return result
+
+    def op_serve(self, number, request):
+        if self.serving is None:
+            raise Failure("not_booted", "serve before boot_serving")
+        import engine
+
+        try:
+            return self.serving.serve(request, lambda line: self.send({"id": number, **line}))
+        except engine.RequestError as e:
+            raise Failure("bad_request", str(e)) from None
 
     def op_measure(self, number, request):
         if self.engine is None:
