@@ -24,6 +24,10 @@ type Report struct {
 	Stopped    bool
 	Boots      int
 	Redone     int // shots measured again because the device had drifted
+	// Workloads are the lists of requests that were served for their steps;
+	// ReusedWorkloads those that had been before.
+	Workloads, ReusedWorkloads int
+	Steps                      int // of those that this run served
 	Dir        string
 }
 
@@ -170,6 +174,9 @@ func (r *runner) stopping() bool {
 
 func (r *runner) run(ctx context.Context) error {
 	for _, tp := range r.TPs {
+		if r.Steps != nil && r.Steps.Alone {
+			break
+		}
 		err := r.runDegree(ctx, tp)
 		if errors.Is(err, ErrStopped) {
 			r.report.Stopped = true
@@ -181,7 +188,7 @@ func (r *runner) run(ctx context.Context) error {
 			return errors.Join(err, r.writeAfter(err))
 		}
 	}
-	return nil
+	return r.runSteps(ctx)
 }
 
 // writeAfter writes the tables after a failure, unless nothing was planned yet

@@ -36,6 +36,9 @@ type RunOptions struct {
 	// ShareRepeats and Order are followed.
 	PlanOptions PlanOptions
 
+	// Steps, where it is not nil, has whole steps measured after the shots.
+	Steps *StepOptions
+
 	Warmup     int
 	Iterations int // samples of a shot; 0: 3
 	// MaxIterations bounds the samples of a shot whose median is not yet known
@@ -107,6 +110,9 @@ func (o RunOptions) filled() (RunOptions, error) {
 	}
 	if o.MaxIterations < o.Iterations {
 		errs = append(errs, fmt.Errorf("max-iterations: found %d, expected at least iterations, %d", o.MaxIterations, o.Iterations))
+	}
+	if o.Steps != nil {
+		errs = append(errs, o.Steps.check())
 	}
 	switch o.OnChange {
 	case StopOnChange, KeepOnChange, RemeasureOnChange:
