@@ -28,7 +28,7 @@ type Report struct {
 	// ReusedWorkloads those that had been before.
 	Workloads, ReusedWorkloads int
 	Steps                      int // of those that this run served
-	Dir        string
+	Dir                        string
 }
 
 // Partial reports whether planned shots are left without a measurement.

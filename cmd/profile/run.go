@@ -114,6 +114,9 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 		show.note("the experts are measured at tp1, which this run leaves out: it writes no moe.csv")
 	}
 	options := f.runOptions(s, dir, variant)
+	if options.Steps, err = f.stepOptions(ctx, driver, s); err != nil {
+		return err
+	}
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
@@ -177,6 +180,12 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	}
 	if _, err := fmt.Fprintf(a.stdout, "%s: %d shots measured, %d had been before\n", report.Dir, report.Measured, report.Reused); err != nil {
 		return err
+	}
+	if n := report.Workloads + report.ReusedWorkloads; n > 0 {
+		if _, err := fmt.Fprintf(a.stdout, "%s: %d whole steps of %d workloads measured, %d workloads had been before\n",
+			report.Dir, report.Steps, report.Workloads, report.ReusedWorkloads); err != nil {
+			return err
+		}
 	}
 	if report.Infeasible > 0 {
 		fmt.Fprintf(a.stderr, "%d planned shots are beyond the driver's limits: the bundle has no rows for them\n", report.Infeasible)
