@@ -32,8 +32,15 @@ type StepDriver interface {
 // StepReplayer is a Driver that has the rows of step.csv already.
 type StepReplayer interface {
 	StepSource
-	// ReplaySteps gives a mode's rows, and what meta.yaml is to say of them.
-	ReplaySteps(mode string) ([]perfio.StepRow, *StepFacts, error)
+	// ReplaySteps gives a mode's rows by depth; none where it has no such mode.
+	ReplaySteps(mode string) ([]ReplayedSteps, error)
+}
+
+// ReplayedSteps are the rows of one mode and depth, and what meta.yaml is to say
+// of them.
+type ReplayedSteps struct {
+	Facts *StepFacts
+	Rows  []perfio.StepRow
 }
 
 // ErrOutOfMemory is wrapped by what says that a model does not fit.

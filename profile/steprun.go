@@ -64,7 +64,7 @@ func (r *runner) runSteps(ctx context.Context) error {
 	err := s.run(ctx)
 	if errors.Is(err, ErrStopped) {
 		r.report.Stopped = true
-		s.tell(Event{Kind: EventStopping})
+		s.emit(Event{Kind: EventStopping, TP: stepsTP})
 		err = nil
 	}
 	if r.journal.err != nil {
@@ -255,7 +255,7 @@ func (e *lostWorkload) Unwrap() error { return e.err }
 func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 	spec := ServingSpec{EngineSpec: s.Spec, Layers: layers, Mode: mode}
 	spec.TP = stepsTP
-	s.tell(Event{Kind: EventBooting, Message: fmt.Sprintf("%s, %d layers", mode, layers)})
+	s.emit(Event{Kind: EventBooting, TP: stepsTP, Message: fmt.Sprintf("%s, %d layers", mode, layers)})
 	driver := s.driver.(StepDriver)
 	engine, err := driver.BootServing(ctx, spec)
 	if err == nil && engine == nil {
@@ -275,7 +275,7 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 		return &unitError{fmt.Errorf("boot: %w", err)}
 	}
 	s.report.Boots++
-	s.tell(Event{Kind: EventBooted, Message: engine.GPU})
+	s.emit(Event{Kind: EventBooted, TP: stepsTP, Message: engine.GPU})
 	serving, err := s.checkServing(engine, &spec)
 	if err != nil {
 		return err
@@ -372,48 +372,56 @@ func (s *stepRun) checkServing(engine *ServingEngine, spec *ServingSpec) (*recor
 // replay takes the rows of a driver that has them.
 func (s *stepRun) replay(driver StepReplayer) error {
 	for _, mode := range s.modes {
-		rows, facts, err := driver.ReplaySteps(mode)
+		list, err := driver.ReplaySteps(mode)
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 {
+		if len(list) == 0 {
 			s.setAside(mode, s.Spec.Model.NumHiddenLayers, "", "the source has no steps of this mode")
-			continue
 		}
-		var table bytes.Buffer
-		if err := perfio.WriteStep(&table, rows); err != nil {
-			return err
-		}
-		const source = "source"
-		s.total++
-		if had := s.journal.index.steps[stepsKey{stepsTP, mode, 0, source}]; had != nil && had.Steps.Table == table.String() {
-			s.done++
-			s.report.ReusedWorkloads++
-			s.tell(Event{Kind: EventPlanned})
-			continue
-		}
-		env := environmentID(map[string]string{"steps": "replayed"})
-		for _, entry := range []*record{
-			{Kind: recordServing, TimeMS: s.Now().UnixMilli(), Env: env, TP: stepsTP, Status: OK, Steps: &stepsRecord{Mode: mode, Facts: facts}},
-			{Kind: recordSteps, TimeMS: s.Now().UnixMilli(), Env: env, TP: stepsTP, Status: OK,
-				Steps: &stepsRecord{Mode: mode, Workload: source, Table: table.String()}},
-		} {
-			if err := s.journal.append(entry); err != nil {
+		for _, found := range list {
+			if err := s.replayed(mode, found); err != nil {
 				return err
 			}
 		}
-		if err := s.journal.sync(); err != nil {
-			return err
-		}
-		s.done++
-		s.report.Workloads++
-		s.report.Steps += len(rows)
-		s.tell(Event{Kind: EventShot, Shape: mode})
 	}
 	if s.total > 0 {
 		s.tell(Event{Kind: EventCategory})
 	}
-	return s.begin()
+	return errors.Join(s.journal.sync(), s.begin())
+}
+
+// replayed records one depth's rows, unless the journal has the very same.
+func (s *stepRun) replayed(mode string, found ReplayedSteps) error {
+	var table bytes.Buffer
+	if err := perfio.WriteStep(&table, found.Rows); err != nil {
+		return err
+	}
+	const source = "source"
+	s.total++
+	layers := found.Facts.Layers
+	had := s.journal.index.steps[stepsKey{stepsTP, mode, layers, source}]
+	if had != nil && had.Steps.Table == table.String() {
+		s.done++
+		s.report.ReusedWorkloads++
+		s.tell(Event{Kind: EventPlanned})
+		return nil
+	}
+	env := environmentID(map[string]string{"steps": "replayed"})
+	for _, entry := range []*record{
+		{Kind: recordServing, TimeMS: s.Now().UnixMilli(), Env: env, TP: stepsTP, Status: OK, Steps: &stepsRecord{Mode: mode, Layers: layers, Facts: found.Facts}},
+		{Kind: recordSteps, TimeMS: s.Now().UnixMilli(), Env: env, TP: stepsTP, Status: OK,
+			Steps: &stepsRecord{Mode: mode, Layers: layers, Workload: source, Table: table.String()}},
+	} {
+		if err := s.journal.append(entry); err != nil {
+			return err
+		}
+	}
+	s.done++
+	s.report.Workloads++
+	s.report.Steps += len(found.Rows)
+	s.tell(Event{Kind: EventShot, Shape: fmt.Sprintf("%s, %d layers", mode, layers)})
+	return nil
 }
 
 // workloadID is a workload's name with what its contents come to.

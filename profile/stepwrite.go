@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/perfio"
 )
@@ -127,7 +129,7 @@ func (r *runner) writeStepMeta(rows []perfio.StepRow, boots map[string][]*StepFa
 
 // StepsNode is the block of meta.yaml about a tp1's rows of step.csv and the
 // boots that they were measured in, by mode.
-func StepsNode(rows []perfio.StepRow, boots map[string][]*StepFacts) any {
+func StepsNode(rows []perfio.StepRow, boots map[string][]*StepFacts) *yaml.Node {
 	degree := newYAMLMap()
 	for _, mode := range perfio.StepModes() {
 		list := boots[mode]
@@ -158,12 +160,10 @@ func StepsNode(rows []perfio.StepRow, boots map[string][]*StepFacts) any {
 		n.set("boot_seconds", seconds)
 		degree.set(mode, n)
 	}
-	perTP := newYAMLMap()
-	perTP.set(fmt.Sprint(stepsTP), degree)
 	block := newYAMLMap()
 	block.set("statistic", stepStatistic)
-	block.set("per_tp", perTP)
-	return block
+	block.set("per_tp", map[int]*yaml.Node{stepsTP: degree.node})
+	return block.node
 }
 
 // headStepMeta is what meta.yaml says of a bundle that has nothing but steps.

@@ -84,11 +84,13 @@ func (w *workload) add(prompt, output, at int) {
 }
 
 // fits says whether there is room for one more request that will grow to so many
-// tokens beside all that are there, and takes it.
+// tokens beside all that are there, and takes it. There is for the first one,
+// which add cuts to what fits.
 func (w *workload) fits(tokens int) bool {
 	l := &w.limits
 	tokens = (tokens + l.BlockSize - 1) / l.BlockSize * l.BlockSize
-	if l.CacheTokens > 0 && float64(w.slots+tokens) > cacheShare*float64(l.CacheTokens) || len(w.out.Requests) >= l.MaxNumSeqs {
+	n := len(w.out.Requests)
+	if n > 0 && (n >= l.MaxNumSeqs || l.CacheTokens > 0 && float64(w.slots+tokens) > cacheShare*float64(l.CacheTokens)) {
 		return false
 	}
 	w.slots += tokens

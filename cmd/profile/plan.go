@@ -81,7 +81,7 @@ func makePlan(ctx context.Context, f *sweepFlags) (plan *profile.Plan, steps []p
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	if options != nil {
+	if _, serves := driver.(profile.StepDriver); options != nil && serves {
 		limits := s.limits()
 		limits.CacheTokens = 0
 		steps = planSteps(options, limits, s.Model.NumHiddenLayers, f.Seed)
