@@ -194,3 +194,22 @@ func TestServeReplies(t *testing.T) {
 		}
 	}
 }
+
+func TestServingConformance(t *testing.T) {
+	checks, err := Conformance(t.Context(), Options{Command: servingWorker(t)}, profile.EngineSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := 0
+	for _, c := range checks {
+		if c.Problem != "" {
+			t.Errorf("%s: %s", c.Name, c.Problem)
+		}
+		if strings.HasPrefix(c.Name, "serve: ") {
+			served++
+		}
+	}
+	if served != 3 {
+		t.Errorf("%d checks of serve:\n%s", served, Report(checks))
+	}
+}
