@@ -80,5 +80,38 @@
 //	n_samples           integer  rows      0 to 2147483647            yes      rows of skew.csv behind alpha
 //	raw_key*            text               0 to 256 bytes             no       takes the place of the key made of pc and the labels
 //
+// step.csv: whole steps of the engine serving requests: the host's parts and the device's; optional; keys may repeat; written in order of mode, then as measured, LF.
+//
+//	mode                text               graph_sync, graph_async, eager_sync, eager_async yes      graphs or eager launches, scheduling synchronous or behind the device
+//	layers              integer  layers    0 to 67108864              yes      depth of the model that was booted
+//	graph               text               FULL, PIECEWISE, NONE or empty yes      what the forward pass was launched as
+//	padded_tokens       integer  tokens    0 to 67108864              yes      tokens of the forward pass, padding included
+//	n_decode            integer  requests  0 to 67108864              yes      requests with one new token and a history
+//	kv_decode_mean      number   tokens    0 or above, finite         yes      mean of their histories, in the middle step
+//	kv_decode_max       integer  tokens    0 to 67108864              yes      the longest
+//	kv_decode_min       integer  tokens    0 to 67108864              yes      the shortest
+//	n_prefill           integer  requests  0 to 67108864              yes      the other requests
+//	prefill_chunk       integer  tokens    0 to 67108864              yes      sum of the new tokens of prefills
+//	kv_prefill          integer  tokens    0 to 67108864              yes      sum of their histories
+//	admitted            integer  requests  0 to 67108864              yes      requests that are in their first step
+//	finished            integer  requests  0 to 67108864              yes      requests that ended with the step before
+//	steps               integer  steps     1 to 67108864              yes      measured steps behind the row, which holds their medians
+//	schedule_us         number   us        0 or above, or empty       yes      the scheduler's call
+//	dispatch_us         number   us        0 or above, or empty       yes      to the call that executes the step
+//	prepare_us          number   us        0 or above, or empty       yes      to the forward's call
+//	launch_us           number   us        0 or above, or empty       yes      the forward's call
+//	after_us            number   us        0 or above, or empty       yes      to execute's return
+//	sample_us           number   us        0 or above, or empty       yes      to the sampler's return; without async scheduling it waits for the device
+//	wait_us             number   us        0 or above, or empty       yes      to the next call of the scheduler's update; with async scheduling that of the step before
+//	update_us           number   us        0 or above, or empty       yes      that call
+//	return_us           number   us        0 or above, or empty       yes      to the return of the engine's step
+//	between_us          number   us        0 or above, or empty       yes      to the next step's scheduler call
+//	step_us             number   us        0 or above, or empty       yes      from the scheduler's call to that of the next step: the sum of the above
+//	device_wait_us      number   us        0 or above, or empty       yes      on the device, from execute's call to the forward's beginning
+//	device_forward_us   number   us        0 or above, or empty       yes      to the forward's end
+//	device_after_us     number   us        0 or above, or empty       yes      to the end of sampling
+//	device_step_us      number   us        0 or above, or empty       yes      from the end of the step before to the end of this one
+//	spread              number   1         0 or above, finite         yes      (max - min)/median of step_us among the row's steps
+//
 // * is part of the row's key.
 package perfio

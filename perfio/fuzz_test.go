@@ -99,6 +99,10 @@ func FuzzSkewFit(f *testing.F) {
 	fuzzTable(f, perfio.SkewFitFile, perfio.NewSkewFitReader, perfio.WriteSkewFit)
 }
 
+func FuzzStep(f *testing.F) {
+	fuzzTable(f, perfio.StepFile, perfio.NewStepReader, perfio.WriteStep)
+}
+
 func FuzzBatches(f *testing.F) {
 	f.Add([]byte(`{"requests":[[16,0],[1,100]],"measured_us":{"attention":7.5},"n":3,"kind":"mixed"}` + "\n\n{\"requests\":[[1,1]],\"x\":[{}]}"))
 	f.Add([]byte(`{"requests":[[1]]}`))

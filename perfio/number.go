@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
 var powersOfTen = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
@@ -56,12 +57,18 @@ func parseDecimal(b []byte) (float64, bool) {
 // expected says in words what a column takes.
 func (c *Column) expected() string {
 	switch {
+	case c.Values != nil && c.Empty:
+		return strings.Join(c.Values, ", ") + " or nothing"
+	case c.Values != nil:
+		return strings.Join(c.Values, ", ")
 	case c.Type == Text:
 		return fmt.Sprintf("text of 1 to %d bytes", MaxTextBytes)
 	case c.Type == Integer:
-		return fmt.Sprintf("an integer from 0 to %.0f", c.Max)
+		return fmt.Sprintf("an integer from %.0f to %.0f", c.Min, c.Max)
 	case c.Positive:
 		return fmt.Sprintf("a number above 0 and at most %g", c.Max)
+	case c.Min == 0 && c.Empty:
+		return fmt.Sprintf("a number from 0 to %g, or nothing", c.Max)
 	case c.Min == 0:
 		return "a finite number from 0"
 	}
@@ -104,6 +111,8 @@ func appendNumber(b []byte, x float64, format Format) []byte {
 		x = RoundDecimals(x, 4)
 	case ThreeDecimals:
 		x = RoundDecimals(x, 3)
+	case OneDecimal:
+		x = RoundDecimals(x, 1)
 	}
 	return appendShortest(b, x)
 }

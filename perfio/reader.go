@@ -57,6 +57,11 @@ func NewSkewFitReader(in io.Reader, file string) *Reader[SkewFitRow] {
 	return newReader(in, file, skewFitCodec)
 }
 
+// NewStepReader reads a step.csv.
+func NewStepReader(in io.Reader, file string) *Reader[StepRow] {
+	return newReader(in, file, stepCodec)
+}
+
 func newReader[T any](in io.Reader, file string, c *codec[T]) *Reader[T] {
 	return &Reader[T]{scanner: newRowScanner(in, file, c.schema), codec: c}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -325,7 +326,7 @@ func (s *rowScanner) integer(i int) int {
 		}
 		n = n*10 + int(c-'0')
 	}
-	if float64(n) > s.table.Columns[i].Max {
+	if c := &s.table.Columns[i]; float64(n) < c.Min || float64(n) > c.Max {
 		s.badNumber(i, value)
 		return 0
 	}
@@ -364,7 +365,8 @@ func (s *rowScanner) text(i int) string {
 		return t
 	}
 	c := &s.table.Columns[i]
-	if len(value) > MaxTextBytes || !utf8.Valid(value) || bytes.IndexFunc(value, unicode.IsControl) >= 0 {
+	if len(value) > MaxTextBytes || !utf8.Valid(value) || bytes.IndexFunc(value, unicode.IsControl) >= 0 ||
+		c.Values != nil && !slices.Contains(c.Values, string(value)) {
 		s.problem(s.fields[i].at, c.Name, &MismatchError{quoted(string(value)), c.expected()})
 		return ""
 	}

@@ -38,6 +38,10 @@ func WriteSkew(w io.Writer, rows []SkewRow) error { return writeTable(w, skewCod
 // row has one.
 func WriteSkewFit(w io.Writer, rows []SkewFitRow) error { return writeTable(w, skewFitCodec, rows) }
 
+// WriteStep writes a step.csv in the order given. A time that is NaN has no
+// value and becomes an empty field.
+func WriteStep(w io.Writer, rows []StepRow) error { return writeTable(w, stepCodec, rows) }
+
 func writeTable[T any](out io.Writer, c *codec[T], rows []T) error {
 	if c.compare != nil {
 		rows = slices.Clone(rows)
@@ -129,7 +133,8 @@ func (w *rowWriter) text(s string) {
 		return
 	}
 	w.begin()
-	if s == "" && !c.Empty || len(s) > MaxTextBytes || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+	if s == "" && !c.Empty || len(s) > MaxTextBytes || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) ||
+		s != "" && c.Values != nil && !slices.Contains(c.Values, s) {
 		w.refuse(c, quoted(s))
 		return
 	}
@@ -143,7 +148,7 @@ func (w *rowWriter) integer(n int) {
 	c := &w.schema.Columns[w.column]
 	w.column++
 	w.begin()
-	if n < 0 || float64(n) > c.Max {
+	if float64(n) < c.Min || float64(n) > c.Max {
 		w.refuse(c, strconv.Itoa(n))
 		return
 	}

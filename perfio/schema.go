@@ -38,6 +38,7 @@ const (
 	SkewFile        = "skew.csv"
 	SkewFitFile     = "skew_fit.csv"
 	BatchesFile     = "batches.jsonl"
+	StepFile        = "step.csv"
 )
 
 // Type is what a column holds.
@@ -55,11 +56,12 @@ type Column struct {
 	Name     string
 	Type     Type
 	Unit     string
-	Min, Max float64 // inclusive, but Positive excludes 0; unused for Text
-	Positive bool    // above 0
-	Key      bool    // part of the row's identity
-	Optional bool    // the column may be absent
-	Empty    bool    // the field may be empty
+	Min, Max float64  // inclusive, but Positive excludes 0; unused for Text
+	Positive bool     // above 0
+	Key      bool     // part of the row's identity
+	Optional bool     // the column may be absent
+	Empty    bool     // the field may be empty
+	Values   []string // of a Text, all that it may be; nil: any
 	Format   Format
 	Doc      string
 }
@@ -72,6 +74,7 @@ const (
 	SixDigits     Format = "%.6g"
 	FourDecimals  Format = "4 decimals, shortest" // rounded, then the shortest form, 4.0 where whole
 	ThreeDecimals Format = "3 decimals, shortest"
+	OneDecimal    Format = "1 decimal, shortest"
 	Shortest      Format = "shortest"
 )
 
@@ -111,7 +114,7 @@ func layer() Column {
 
 // tables is the schema: the order of columns is the order in which they are
 // written and the index by which the decoders below name them.
-var tables = []*Table{denseSchema, perSequenceSchema, attentionSchema, moeSchema, skewSchema, skewFitSchema}
+var tables = []*Table{denseSchema, perSequenceSchema, attentionSchema, moeSchema, skewSchema, skewFitSchema, stepSchema}
 
 var denseSchema = &Table{
 	File: DenseFile, Expected: true, Order: "layer, tokens", CRLF: true, Unique: true,

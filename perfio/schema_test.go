@@ -93,6 +93,10 @@ func keyMark(c perfio.Column) string {
 
 func rangeOf(c perfio.Column) string {
 	switch {
+	case c.Values != nil && c.Empty:
+		return strings.Join(c.Values, ", ") + " or empty"
+	case c.Values != nil:
+		return strings.Join(c.Values, ", ")
 	case c.Type == perfio.Text && c.Empty:
 		return fmt.Sprintf("0 to %d bytes", perfio.MaxTextBytes)
 	case c.Type == perfio.Text:
@@ -103,6 +107,8 @@ func rangeOf(c perfio.Column) string {
 		return "finite, or empty"
 	case c.Min < 0:
 		return "finite"
+	case c.Type == perfio.Number && c.Empty:
+		return "0 or above, or empty"
 	case c.Type == perfio.Number:
 		return "0 or above, finite"
 	}

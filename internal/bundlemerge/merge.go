@@ -134,6 +134,9 @@ func (r *Result) add(tp perfio.TP) {
 	})
 	to.MoE = union(to.MoE, tp.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
 	to.Skew = union(to.Skew, tp.Skew, func(r perfio.SkewRow) any { return [6]any{r.N, r.NB, r.Skew, r.PC, r.KP, r.KVS} })
+	if to.Steps == nil {
+		to.Steps = tp.Steps // rows have no key: those of one part are kept
+	}
 	to.Batches = union(to.Batches, tp.Batches, func(r perfio.BatchRow) any { return fmt.Sprint(r.Requests) })
 }
 

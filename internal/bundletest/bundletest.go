@@ -112,6 +112,15 @@ func tp(degree int) perfio.TP {
 		Requests:   []perfio.Request{{NewTokens: 16}, {NewTokens: 1, KVHistory: 100}},
 		MeasuredUS: map[string]float64{"attention": 7.5}, N: 3, Kind: perfio.KindMixed,
 	}}
+	if degree == 1 {
+		for n := range 3 {
+			out.Steps = append(out.Steps, perfio.StepRow{
+				Mode: perfio.ModeEagerSync, Layers: 2, Graph: perfio.GraphNone, PaddedTokens: n + 1, NDecode: n + 1, KVDecodeMean: 20.5, KVDecodeMax: 21, KVDecodeMin: 20,
+				Steps: 8, ScheduleUS: 40, DispatchUS: 10, PrepareUS: 150.5, LaunchUS: 900, AfterUS: 30, SampleUS: 300, WaitUS: 20, UpdateUS: 25, ReturnUS: 60,
+				BetweenUS: 5, StepUS: 1540.5, DeviceWaitUS: 160.5, DeviceForwardUS: 950, DeviceAfterUS: 280, DeviceStepUS: 1541, Spread: 0.0125,
+			})
+		}
+	}
 	return out
 }
 
@@ -137,6 +146,9 @@ func Files() fstest.MapFS {
 		put(folder+perfio.SkewFile, func(w io.Writer) error { return perfio.WriteSkew(w, tp.Skew) })
 		put(folder+perfio.SkewFitFile, func(w io.Writer) error { return perfio.WriteSkewFit(w, tp.SkewFit) })
 		put(folder+perfio.BatchesFile, func(w io.Writer) error { return perfio.WriteBatches(w, tp.Batches) })
+		if tp.Steps != nil {
+			put(folder+perfio.StepFile, func(w io.Writer) error { return perfio.WriteStep(w, tp.Steps) })
+		}
 	}
 	return out
 }
