@@ -2,6 +2,7 @@ package traceloader
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -37,6 +38,7 @@ func (b *tpBuild) job(wait *sync.WaitGroup, name string, run func(*fileBuild) er
 func (b *tpBuild) start(wait *sync.WaitGroup) {
 	t, rows, o := b.table, b.rows, b.options
 	t.degree = rows.Degree
+	t.steps = slices.Clone(rows.Steps)
 	if t.degree < 1 {
 		b.jobs = append(b.jobs, &fileBuild{name: "bundle", err: fmt.Errorf("tp: found %d, expected 1 or more", t.degree)})
 	}

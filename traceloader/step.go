@@ -151,12 +151,15 @@ func (w Walk) Depth() int { return w.depth }
 // nothing of use, where a lookup has no answer: Options.Refuse refused, a
 // request has a negative number, or there is nothing to compute. It goes by
 // b.Requests where there are any, else by the coordinates.
-func (w Walk) Step(b Batch, s *Step) bool {
+func (w Walk) Step(b Batch, s *Step) bool { return w.step(b, s, nil) }
+
+// step is Step with attention of lists by a memo, where there is one.
+func (w *Walk) step(b Batch, s *Step, memo *DecodeMemo) bool {
 	w.begin(&b, s)
 	return b.Tokens > 0 &&
-		runCalls(w.prologue, &b, &s.Prologue, &s.PrologueNS) &&
-		runCalls(w.block, &b, &s.Block, &s.BlockNS) &&
-		runCalls(w.head, &b, &s.Head, &s.HeadNS)
+		runCalls(w.prologue, &b, memo, &s.Prologue, &s.PrologueNS) &&
+		runCalls(w.block, &b, memo, &s.Block, &s.BlockNS) &&
+		runCalls(w.head, &b, memo, &s.Head, &s.HeadNS)
 }
 
 func (w *Walk) begin(b *Batch, s *Step) {
@@ -167,9 +170,9 @@ func (w *Walk) begin(b *Batch, s *Step) {
 	}
 }
 
-func runCalls(calls []call, b *Batch, out *[]LayerLatency, sum *int64) bool {
+func runCalls(calls []call, b *Batch, memo *DecodeMemo, out *[]LayerLatency, sum *int64) bool {
 	for i := range calls {
-		ns, ok := calls[i].latency(b)
+		ns, ok := calls[i].latency(b, memo)
 		if !ok {
 			return false
 		}
@@ -179,9 +182,12 @@ func runCalls(calls []call, b *Batch, out *[]LayerLatency, sum *int64) bool {
 	return true
 }
 
-func (c *call) latency(b *Batch) (int64, bool) {
+func (c *call) latency(b *Batch, memo *DecodeMemo) (int64, bool) {
 	switch {
 	case c.attention.rules != nil:
+		if len(b.Requests) > 0 && memo != nil {
+			return memo.LatencyNS(b.Requests)
+		}
 		if len(b.Requests) > 0 {
 			return c.attention.BatchLatencyNS(b.Requests)
 		}

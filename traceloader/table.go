@@ -32,6 +32,9 @@ type tpTable struct {
 	packed      *packed
 	alpha       *alphaTable
 	moe         *moeTable
+
+	steps        []perfio.StepRow
+	captureSizes map[StepMode][]int
 }
 
 // New builds a table from a bundle, which it does not keep. The error joins all

@@ -1,7 +1,6 @@
 package stepmodel
 
 import (
-	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -45,11 +44,10 @@ type Class struct {
 	Rows  int
 }
 
-// ForwardUS is the forward's time for a sum of kernels, and whether launching
-// it takes longer than running it.
-func (c Class) ForwardUS(kernelsUS float64) (us float64, launchBound bool) {
-	device, launch := c.OffsetUS+c.Ratio*kernelsUS, c.LaunchUS+c.LagUS
-	return max(device, launch), launch > device
+// ForwardUS is the forward's time for a sum of kernels as far as the device's
+// work goes, and as far as the host's launching goes; the longer one counts.
+func (c Class) ForwardUS(kernelsUS float64) (device, launch float64) {
+	return c.OffsetUS + c.Ratio*kernelsUS, c.LaunchUS + c.LagUS
 }
 
 const (
@@ -57,25 +55,33 @@ const (
 	leastRows        = 6    // for a class to have a line of its own
 )
 
-// FitSync fits rows of synchronous scheduling, all of one depth.
+// FitSync fits rows of synchronous scheduling, all of one depth. A row may lack
+// its step's time, or its parts: what a row knows is used.
 func FitSync(rows []Row) Terms {
 	t := Terms{Classes: make(map[string]Class), Rows: len(rows)}
 	if len(rows) == 0 {
 		return t
 	}
 	t.Layers = rows[0].Layers
-	if t.Parts = haveParts(rows); !t.Parts {
-		fitWhole(&t, rows)
-		t.sigmas(rows, t.SyncStepUS)
-		return t
-	}
+	var whole, forwards []Row
 	var before, after []linePoint
 	for _, r := range rows {
-		before = append(before, point(r, r.BeforeUS))
-		after = append(after, point(r, r.StepUS-r.BeforeUS-r.ForwardUS))
+		switch {
+		case r.ForwardUS > 0 && r.StepUS > 0 && r.BeforeUS > 0:
+			before = append(before, point(r, r.BeforeUS))
+			after = append(after, point(r, r.StepUS-r.BeforeUS-r.ForwardUS))
+		case r.StepUS > 0:
+			whole = append(whole, r)
+		}
+		if r.ForwardUS > 0 {
+			forwards = append(forwards, r)
+		}
 	}
+	t.fitClasses(forwards)
 	t.Before, t.After = fitLine(before), fitLine(after)
-	t.fitClasses(rows)
+	if t.Parts = len(before) > 0; !t.Parts {
+		t.fitWhole(whole)
+	}
 	t.sigmas(rows, t.SyncStepUS)
 	return t
 }
@@ -165,14 +171,14 @@ func fitRatio(rows []Row) (offset, ratio float64) {
 
 // SyncStepUS is a step in synchronous scheduling.
 func (t *Terms) SyncStepUS(r Row) float64 {
-	forward, _ := t.Classes[r.Class].ForwardUS(r.KernelsUS)
+	forward := max(t.Classes[r.Class].ForwardUS(r.KernelsUS))
 	return t.Before.At(r.Requests, r.Admitted) + forward + t.After.At(r.Requests, r.Admitted)
 }
 
 // AsyncStepUS is a step among others like it in asynchronous scheduling.
 func (t *Terms) AsyncStepUS(r Row) float64 {
 	c := t.Classes[r.Class]
-	forward, _ := c.ForwardUS(r.KernelsUS)
+	forward := max(c.ForwardUS(r.KernelsUS))
 	host := t.Before.At(r.Requests, r.Admitted) + c.LaunchUS + t.Submit.At(r.Requests, r.Admitted) + t.Finish.At(r.Requests, r.Admitted)
 	return max(host, t.WaitUS+forward+t.TailUS+r.HeadUS)
 }
@@ -186,6 +192,9 @@ func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 		if r.DeviceUS > 0 {
 			measured = r.DeviceUS
 		}
+		if measured <= 0 {
+			continue
+		}
 		errors[r.Class] = append(errors[r.Class], math.Abs(predict(r)/measured-1))
 	}
 	for name, e := range errors {
@@ -195,22 +204,27 @@ func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 	}
 }
 
-// fitWhole tells the host's and the device's parts apart where only whole steps
-// were measured. Kernels are taken as they are; for each class the host's launch
-// is the one under which the remaining line in the number of requests fits best.
-func fitWhole(t *Terms, rows []Row) {
-	names := make(map[string]int)
-	for _, r := range rows {
-		names[r.Class]++
+// fitWhole fits what is not the forward where only whole steps are known: one
+// line, in After. A class without forwards of its own takes kernels as they are,
+// and as its launch the one under which that line fits best.
+func (t *Terms) fitWhole(rows []Row) {
+	if len(rows) == 0 {
+		return
 	}
-	for name, n := range names {
-		t.Classes[name] = Class{Ratio: 1, Rows: n}
+	unknown := make(map[string]bool)
+	for _, r := range rows {
+		c, ok := t.Classes[r.Class]
+		if !ok || unknown[r.Class] {
+			unknown[r.Class] = true
+			c.Ratio = 1
+		}
+		c.Rows++
+		t.Classes[r.Class] = c
 	}
 	fit := func() (Line, float64) {
 		var points []linePoint
 		for _, r := range rows {
-			forward, _ := t.Classes[r.Class].ForwardUS(r.KernelsUS)
-			points = append(points, point(r, r.StepUS-forward))
+			points = append(points, point(r, r.StepUS-max(t.Classes[r.Class].ForwardUS(r.KernelsUS))))
 		}
 		line := fitLine(points)
 		cost := 0.0
@@ -221,19 +235,17 @@ func fitWhole(t *Terms, rows []Row) {
 	}
 	line, best := fit()
 	for range 3 {
-		for _, name := range slices.SortedFunc(maps.Keys(names), cmp.Compare) {
+		for _, name := range slices.Sorted(maps.Keys(unknown)) {
 			var candidates []float64
 			for _, r := range rows {
 				if r.Class == name {
 					candidates = append(candidates, r.StepUS-line.At(r.Requests, r.Admitted))
 				}
 			}
-			for _, q := range []float64{0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8} {
+			for _, q := range []float64{0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8} {
 				old := t.Classes[name]
 				c := old
-				if c.LaunchUS = 0; q > 0 {
-					c.LaunchUS = max(0, quantile(candidates, q))
-				}
+				c.LaunchUS = max(0, quantile(candidates, q))
 				t.Classes[name] = c
 				if l, cost := fit(); cost < best {
 					line, best = l, cost
@@ -244,4 +256,18 @@ func fitWhole(t *Terms, rows []Row) {
 		}
 	}
 	t.After = line
+}
+
+// Ahead is what asynchronous scheduling makes of terms of synchronous
+// scheduling, where no rows of its own are known: the host's time beside the
+// launch is the same but for the device's head, half of it before the forward.
+// (Which half matters only where the host is the slower.)
+func (t Terms) Ahead(headUS float64) Terms {
+	host := t.After
+	host.Base = max(0, host.Base-headUS) + t.Before.Base
+	host.PerRequest += t.Before.PerRequest
+	host.PerAdmitted += t.Before.PerAdmitted
+	half := Line{host.Base / 2, host.PerRequest / 2, host.PerAdmitted / 2}
+	t.Before, t.Submit, t.Finish, t.After = half, Line{}, half, Line{}
+	return t
 }
