@@ -59,7 +59,7 @@ func (c *StepClock) Submit(b Batch, earliestNS int64) (StepSpan, bool) {
 	// ForwardNS may be the launch's; the kernels alone follow the step before.
 	begun := max(c.deviceEndNS+ns(s.WaitUS), start+t.BeforeNS)
 	forward := max(begun+t.deviceForwardNS, start+t.BeforeNS+t.launchForwardNS)
-	deviceEnd := forward + t.AfterNS
+	deviceEnd := forward + t.AfterNS + t.PauseNS
 	span := StepSpan{StartNS: start, ReadyNS: submitted}
 	if c.flying {
 		span.ReadyNS = max(submitted, c.flyingDone) + ns(s.Finish.At(c.flyingLen, 0))

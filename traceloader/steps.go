@@ -20,6 +20,10 @@ type StepOptions struct {
 	// of the same host, GPU and engine release, whatever its model. Nil: this
 	// one's.
 	From *Table
+	// Pauses adds to each step its share of the host's pauses. Without it a step
+	// is the typical one, which most steps are near to; with it sums over many
+	// steps are right, as a replay of a whole run needs.
+	Pauses bool
 }
 
 // Steps answers whole steps of an engine, as a server runs them: the layers by
@@ -34,6 +38,7 @@ type Steps struct {
 	padding []int // capture sizes, ascending; nil where they are not known
 	largest int   // the most tokens that graphs are launched for
 	status  Status
+	pauses  bool
 }
 
 // graphClass is one kind of graph with its terms in nanoseconds, so that a
@@ -57,6 +62,7 @@ type StepTime struct {
 	BeforeNS  int64 // the host, from the step's start to the forward
 	LaunchNS  int64 // the host's launching of the forward
 	ForwardNS int64 // prologue and blocks as the engine runs them: launching or the device, whichever is longer
+	PauseNS   int64 // the step's share of the host's pauses, where they are asked for
 	AfterNS   int64 // from the forward's end: sampling and, in synchronous scheduling, the host's part until the next step
 	HostNS    int64 // all that the host does for the step, without waiting
 	DeviceNS  int64 // all that the device does for the step, its waiting for launches included
@@ -97,7 +103,7 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 	if err != nil {
 		return Steps{}, err
 	}
-	s := Steps{walk: walk, mode: o.Mode, depth: o.Depth, status: Measured}
+	s := Steps{walk: walk, mode: o.Mode, depth: o.Depth, status: Measured, pauses: o.Pauses}
 	if s.depth <= 0 {
 		s.depth = walk.depth
 	}
@@ -323,7 +329,7 @@ func (s *Steps) time(batch *Batch, out *StepTime, memo *DecodeMemo) bool {
 		}
 		forward := out.Kernels.PrologueNS + int64(s.depth)*out.Kernels.BlockNS
 		out.KernelsNS = forward + out.Kernels.HeadNS
-		out.BeforeNS, out.LaunchNS, out.HostNS, out.ForwardNS, out.AfterNS = 0, 0, 0, forward, out.Kernels.HeadNS
+		out.BeforeNS, out.LaunchNS, out.HostNS, out.PauseNS, out.ForwardNS, out.AfterNS = 0, 0, 0, 0, forward, out.Kernels.HeadNS
 		out.DeviceNS, out.TotalNS, out.Bound, out.Sigma = out.KernelsNS, out.KernelsNS, DeviceBound, 0
 		return true
 	}
@@ -340,7 +346,10 @@ func (s *Steps) time(batch *Batch, out *StepTime, memo *DecodeMemo) bool {
 	device, launch := class.class.ForwardUS(float64(kernels) / 1e3)
 	out.deviceForwardNS, out.launchForwardNS = ns(device), ns(launch)
 	out.BeforeNS, out.LaunchNS, out.ForwardNS = ns(t.Before.At(requests, admitted)), ns(class.class.LaunchUS), ns(max(device, launch))
-	out.Sigma = class.class.Sigma
+	out.Sigma, out.PauseNS = class.class.Sigma, 0
+	if s.pauses {
+		out.PauseNS = ns(class.class.PauseUS)
+	}
 	if out.Bound = DeviceBound; launch > device {
 		out.Bound = LaunchBound
 	}
@@ -348,13 +357,13 @@ func (s *Steps) time(batch *Batch, out *StepTime, memo *DecodeMemo) bool {
 		out.AfterNS = ns(t.After.At(requests, admitted))
 		out.HostNS = out.BeforeNS + out.LaunchNS + max(0, out.AfterNS-out.Kernels.HeadNS)
 		out.DeviceNS = out.ForwardNS + out.Kernels.HeadNS
-		out.TotalNS = max(1, out.BeforeNS+out.ForwardNS+out.AfterNS)
+		out.TotalNS = max(1, out.BeforeNS+out.ForwardNS+out.AfterNS+out.PauseNS)
 		return true
 	}
 	out.AfterNS = out.Kernels.HeadNS + ns(t.TailUS)
 	out.HostNS = out.BeforeNS + out.LaunchNS + ns(t.Submit.At(requests, admitted)) + ns(t.Finish.At(requests, 0))
 	out.DeviceNS = ns(t.WaitUS) + out.ForwardNS + out.AfterNS
-	out.TotalNS = max(1, out.HostNS, out.DeviceNS)
+	out.TotalNS = max(1, out.HostNS, out.DeviceNS) + out.PauseNS
 	if out.HostNS > out.DeviceNS {
 		out.Bound = HostBound
 	}

@@ -86,7 +86,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "serving: --mode:", err)
 		return 2
 	}
-	stepOptions := traceloader.StepOptions{Mode: stepMode, Depth: *depth}
+	stepOptions := traceloader.StepOptions{Mode: stepMode, Depth: *depth, Pauses: true}
 	if *from != "" {
 		if stepOptions.From, err = traceloader.Open(*from, options); err != nil {
 			return fail(err)

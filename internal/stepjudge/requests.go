@@ -32,6 +32,7 @@ func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, fil
 	if err != nil {
 		return nil, err
 	}
+	o.Steps.Pauses = true // requests live through all of them
 	steps, err := table.Steps(max(o.TP, 1), o.Steps)
 	if err != nil {
 		return nil, err

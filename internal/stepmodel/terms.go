@@ -41,7 +41,10 @@ type Class struct {
 	Ratio    float64
 	// Sigma is one standard error of a step, relative.
 	Sigma float64
-	Rows  int
+	// PauseUS is what the mean step takes more than the typical one: a host's
+	// pauses are rare and long.
+	PauseUS float64
+	Rows    int
 }
 
 // ForwardUS is the forward's time for a sum of kernels as far as the device's
@@ -52,6 +55,7 @@ func (c Class) ForwardUS(kernelsUS float64) (device, launch float64) {
 
 const (
 	deviceBoundShare = 0.75 // launching takes less than this share of the forward: the device sets the pace
+	longestPause     = 5    // steps: what takes longer is no pause of a steady server
 	leastRows        = 6    // for a class to have a line of its own
 )
 
@@ -187,6 +191,7 @@ func (t *Terms) AsyncStepUS(r Row) float64 {
 // not count as error of all steps.
 func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 	errors := make(map[string][]float64)
+	excess := make(map[string]float64)
 	for _, r := range rows {
 		measured := r.StepUS
 		if r.DeviceUS > 0 {
@@ -195,11 +200,14 @@ func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 		if measured <= 0 {
 			continue
 		}
-		errors[r.Class] = append(errors[r.Class], math.Abs(predict(r)/measured-1))
+		predicted := predict(r)
+		errors[r.Class] = append(errors[r.Class], math.Abs(predicted/measured-1))
+		excess[r.Class] += min(measured, longestPause*predicted) - predicted
 	}
 	for name, e := range errors {
 		c := t.Classes[name]
 		c.Sigma = quantile(e, 0.68)
+		c.PauseUS = max(0, excess[name]/float64(len(e)))
 		t.Classes[name] = c
 	}
 }
