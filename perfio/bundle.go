@@ -24,6 +24,7 @@ type TP struct {
 	Skew        []SkewRow
 	SkewFit     []SkewFitRow
 	Batches     []BatchRow
+	Collectives []CollectiveRow
 }
 
 // TP is the folder of a degree, nil where there is none.

@@ -59,7 +59,7 @@ func (c *Column) expected() string {
 	case c.Type == Text:
 		return fmt.Sprintf("text of 1 to %d bytes", MaxTextBytes)
 	case c.Type == Integer:
-		return fmt.Sprintf("an integer from 0 to %.0f", c.Max)
+		return fmt.Sprintf("an integer from %.0f to %.0f", c.Min, c.Max)
 	case c.Positive:
 		return fmt.Sprintf("a number above 0 and at most %g", c.Max)
 	case c.Min == 0:

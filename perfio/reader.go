@@ -57,6 +57,11 @@ func NewSkewFitReader(in io.Reader, file string) *Reader[SkewFitRow] {
 	return newReader(in, file, skewFitCodec)
 }
 
+// NewCollectivesReader reads a collectives.csv.
+func NewCollectivesReader(in io.Reader, file string) *Reader[CollectiveRow] {
+	return newReader(in, file, collectivesCodec)
+}
+
 func newReader[T any](in io.Reader, file string, c *codec[T]) *Reader[T] {
 	return &Reader[T]{scanner: newRowScanner(in, file, c.schema), codec: c}
 }

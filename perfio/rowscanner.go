@@ -325,7 +325,7 @@ func (s *rowScanner) integer(i int) int {
 		}
 		n = n*10 + int(c-'0')
 	}
-	if float64(n) > s.table.Columns[i].Max {
+	if c := &s.table.Columns[i]; float64(n) > c.Max || float64(n) < c.Min {
 		s.badNumber(i, value)
 		return 0
 	}

@@ -50,6 +50,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("order", order, order != "")
 	m.setOrDrop("blocks", r.Spec.Blocks, !replayed)
 	m.set("tp_degrees", degrees)
+	m.setOrDrop("tp_mode", string(RealTP), r.Spec.TPMode == RealTP)
 	m.set("engine_effective", r.engineEffective(slices.Max(degrees)))
 	if r.PlanName != "" {
 		m.set("plan", r.PlanName)
@@ -103,7 +104,11 @@ func (r *runner) engineEffective(tp int) yamlMap {
 	if s.KVCacheDType != "" {
 		m.set("kv_cache_dtype", s.KVCacheDType)
 	}
-	m.set("tensor_parallel_size", 1)
+	size, divisor := 1, tp
+	if s.TPMode == RealTP {
+		size, divisor = tp, 1
+	}
+	m.set("tensor_parallel_size", size)
 	m.set("block_size", e.Limits.BlockSize)
 	if e.Limits.MaxModelLen > 0 {
 		m.set("max_model_len", e.Limits.MaxModelLen)
@@ -124,8 +129,8 @@ func (r *runner) engineEffective(tp int) yamlMap {
 		{"num_key_value_heads", s.Model.NumKeyValueHeads},
 		{"vocab_size", s.Model.VocabSize},
 	} {
-		if field.value > 0 && field.value%tp == 0 {
-			overrides.set(field.name, field.value/tp)
+		if field.value > 0 && field.value%divisor == 0 {
+			overrides.set(field.name, field.value/divisor)
 		}
 	}
 	m.set("hf_overrides", overrides)

@@ -56,11 +56,11 @@ type TPMode string
 
 const (
 	// EmulatedTP boots one rank, of a model whose sizes are divided by the degree.
-	EmulatedTP TPMode = "emulated"
+	EmulatedTP TPMode = perfio.TPModeEmulated
 	// RealTP boots the undivided model on as many devices as the degree says,
 	// through the engine's own executor. Its ranks' collectives are measured as
 	// layers of their own, and the slowest rank counts.
-	RealTP TPMode = "real"
+	RealTP TPMode = perfio.TPModeReal
 )
 
 // EngineSpec is what to boot.
@@ -187,16 +187,15 @@ type LayerResult struct {
 	KernelsUS map[string][]float64
 }
 
-// CollectiveResult is one kind of collective that a layer ends with: the mean
-// over the layer's calls of it in one step.
+// CollectiveResult is one kind of collective that a layer ends with.
 type CollectiveResult struct {
 	Layer string // of the catalog; "" outside all of them
 	Kind  string // all_reduce, all_gather, ...
 	Rows  int    // of the tensor that a rank gives: tokens, or sequences
 	Bytes int    // of that tensor
 	Ranks int
-	Calls int // in one step
-	// SamplesUS is the transfer: how long the rank that came last, and waited
+	Calls int // in one call of the layer
+	// SamplesUS is the mean over the step's collectives of the transfer: how long the rank that came last, and waited
 	// for nobody, was in it. A value a sample.
 	SamplesUS []float64
 	// WaitUS is how much longer the rank that came first was in it.

@@ -158,6 +158,7 @@ func flagsOfMeta(b *perfio.Bundle) map[string]string {
 		"skew-kp-factor":         m.Text("skew_profile", "factors", "kp"),
 		"skew-kvs-factor":        m.Text("skew_profile", "factors", "kvs"),
 		"order":                  m.Text("order"),
+		"tp-mode":                m.Text("tp_mode"),
 		"blocks":                 m.Text("blocks"),
 	}
 	for i, tp := range b.TPs {

@@ -102,6 +102,9 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	variant := f.Variant
 	if variant == "" {
 		variant = perfio.VariantName(f.DType, f.KVCacheDType, s.Model)
+		if s.Options.RealTP {
+			variant += perfio.RealTPSuffix
+		}
 	}
 	if dir == "" {
 		dir = filepath.Join(f.Out, f.Hardware, filepath.FromSlash(s.Model.ID), variant)

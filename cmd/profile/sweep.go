@@ -118,7 +118,7 @@ func (s *sweep) limits() profile.Limits {
 func (s *sweep) engineSpec(tp int) profile.EngineSpec {
 	f := s.flags
 	return profile.EngineSpec{
-		Model: s.Model, Architecture: s.Arch, TP: tp,
+		Model: s.Model, Architecture: s.Arch, TP: tp, TPMode: profile.TPMode(f.TPMode),
 		DType: engineDType(f.DType, s.Model), KVCacheDType: f.KVCacheDType,
 		MaxNumBatchedTokens: f.MaxNumBatchedTokens, MaxNumSeqs: f.MaxNumSeqs, MaxModelLen: f.MaxModelLen,
 		KVBlocks: f.KVBlocks, Blocks: f.Blocks, Seed: f.Seed, EngineArgs: f.EngineArgs,

@@ -124,9 +124,9 @@ def watch_ranges(group, ranges):
     return group.watch(begin, end)
 
 
-def answer(samples, sites, begun):
+def answer(samples, sites, begun, layer_calls):
     """The collectives of a shot as ranks.py wants them: one entry a call of the step, in order, a time a sample.
-    `begun`: how many were called in all samples, None where each has its clock."""
+    `begun`: how many were called in all samples, None where each has its clock; `layer_calls`: by layer, in one step."""
     first = samples[0].collectives
     found = sum(len(s.collectives) for s in samples)
     if begun is not None and found != begun:
@@ -139,6 +139,7 @@ def answer(samples, sites, begun):
         times = [s.collectives[n].ns / 1e3 for s in samples]
         if min(times) <= 0:
             raise ValueError(f"a {call.kind} of {call.bytes} bytes took no time: {times} us")
-        out.append({"layer": sites[call.site].layer if call.site >= 0 else "", "kind": call.kind, "rows": call.rows,
+        layer = sites[call.site].layer if call.site >= 0 else ""
+        out.append({"layer": layer, "layer_calls": layer_calls.get(layer, 1), "kind": call.kind, "rows": call.rows,
                     "bytes": call.bytes, "us": [round(t, 4) for t in times]})
     return out

@@ -109,19 +109,25 @@ def merge_layer(name, entries):
 
 
 def merge_collectives(lists):
-    """One entry for each layer, kind and size; times are of one call, the mean over the step's."""
+    """One entry for each layer, kind and size; times are of one collective, the mean over the step's; calls of one call of the layer."""
     described = [[(c["layer"], c["kind"], c["rows"], c["bytes"]) for c in calls] for calls in lists]
     if any(d != described[0] for d in described):
         raise RanksError(f"the ranks differ in their collectives: {described}")
     groups = {}
     for calls in zip(*lists):
         c = calls[0]
-        entry = groups.setdefault((c["layer"], c["kind"], c["rows"], c["bytes"]), {"calls": 0, "us": [], "wait_us": []})
+        entry = groups.setdefault((c["layer"], c["kind"], c["rows"], c["bytes"]), 
+                                  {"calls": 0, "layer_calls": c["layer_calls"], "us": [], "wait_us": []})
         entry["calls"] += 1
         entry["us"].append([min(us) for us in zip(*(c["us"] for c in calls))])
         entry["wait_us"].append([max(us) - min(us) for us in zip(*(c["us"] for c in calls))])
-    return [{"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"],
-             "us": means(e["us"]), "wait_us": means(e["wait_us"])} for (layer, kind, rows, size), e in groups.items()]
+    out = []
+    for (layer, kind, rows, size), e in groups.items():
+        if e["calls"] % e["layer_calls"]:
+            raise RanksError(f"layer {layer}: {e['calls']} collectives {kind} in {e['layer_calls']} calls")
+        out.append({"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"] // e["layer_calls"],
+                    "us": means(e["us"]), "wait_us": means(e["wait_us"])})
+    return out
 
 
 def means(lists):

@@ -254,7 +254,7 @@ class Session:
         found = self.timing.session([job], 1, False)[0][0]
         if isinstance(found, Exception):
             return f"a step with its collectives timed: {type(found).__name__}: {found}"
-        seen = collectives.answer(found["samples"], self.plan.sites, found["calls"].get("C"))
+        seen = collectives.answer(found["samples"], self.plan.sites, found["calls"].get("C"), {})
         self.checks["collectives"] = [f"{c['layer'] or 'outside all layers'}: {c['kind']} of {c['bytes']} bytes" for c in seen]
         if not any(c["layer"] for c in seen):
             return f"{self.group.ranks} ranks, and no layer has a collective: {type(self.group.communicator).__name__} is not called as expected"
@@ -440,11 +440,12 @@ class Session:
                     del entry["kernels"]
         shares = sorted(s.unaccounted() for s in samples)
         share = shares[len(shares) // 2]
+        layer_calls = {name: entry["calls"] for name, entry in layers.items()}
         if wanted_layers is not None:
             layers = {k: v for k, v in layers.items() if k in wanted_layers}
         answer = {"layers": layers, "step_us": [round(s, 1) for s in one["steps"]], "unaccounted": round(share, 5)}
         if self.group is not None:
-            answer["collectives"] = collectives.answer(samples, sites, one["calls"].get("C"))
+            answer["collectives"] = collectives.answer(samples, sites, one["calls"].get("C"), layer_calls)
         return answer
 
 
