@@ -55,6 +55,9 @@ func (r *runner) bootOnce(ctx context.Context) error {
 		if r.description, err = driver.Describe(ctx); err != nil {
 			return errors.Join(err, r.closeDriver())
 		}
+		if r.Costs == (Costs{}) {
+			r.Costs = CostsAt(r.description.PaceShotsPerSecond)
+		}
 	}
 	spec := r.Spec
 	spec.TP = d.tp
@@ -94,7 +97,7 @@ func (r *runner) checkEnvironment() error {
 	if !known && !x.measuredUnder(was, d.tp) {
 		known = true
 	}
-	entry := &record{Kind: recordEnvironment, TimeMS: r.Now().UnixMilli(), Env: id, TP: d.tp}
+	entry := &record{Kind: recordEnvironment, TimeMS: r.Now().UnixMilli(), Env: id, TP: d.tp, Place: r.Place}
 	if x.environments[id] == nil {
 		entry.Fingerprint = d.engine.Fingerprint
 	}
