@@ -145,12 +145,8 @@ func MergeShards(opts MergeOptions) (report *MergeReport, err error) {
 
 // readShardPlans reads the plans of all degrees, ascending.
 func readShardPlans(folder string) ([]*shardPlan, error) {
-	names, err := filepath.Glob(filepath.Join(folder, "plan-tp*.json"))
-	if err != nil {
-		return nil, err
-	}
 	var plans []*shardPlan
-	for _, name := range names {
+	for _, name := range shardPlanFiles(folder) {
 		p, err := readShardPlan(name)
 		if err != nil {
 			return nil, err

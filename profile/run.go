@@ -25,6 +25,7 @@ type Report struct {
 	Boots      int
 	Redone     int // shots measured again because the device had drifted
 	Dir        string
+	Shard      Shard // that was measured; zero: the whole plan
 }
 
 // Partial reports whether planned shots are left without a measurement.
@@ -80,7 +81,7 @@ func Run(ctx context.Context, opts RunOptions) (*Report, error) {
 
 // runWithJournal is Run; prepare may change the journal before it is used.
 func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)) (report *Report, err error) {
-	report = &Report{Dir: opts.Dir}
+	report = &Report{Dir: opts.Dir, Shard: opts.Shard}
 	opts, err = opts.filled()
 	if err != nil {
 		return report, err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -60,6 +61,18 @@ type shardPlanFile struct {
 
 func shardPlanPath(dir string, tp int) string {
 	return filepath.Join(dir, JournalDir, fmt.Sprintf("plan-tp%d.json", tp))
+}
+
+// shardPlanFiles lists the plans in a journal's folder.
+func shardPlanFiles(folder string) []string {
+	var names []string
+	entries, _ := os.ReadDir(folder) // one that cannot be read has none
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "plan-tp") && strings.HasSuffix(e.Name(), ".json") {
+			names = append(names, filepath.Join(folder, e.Name()))
+		}
+	}
+	return names
 }
 
 // settings are what shards of one plan must agree in. What only says how long to
@@ -167,6 +180,17 @@ func readShardPlan(path string) (*shardPlan, error) {
 	return p, nil
 }
 
+// ShardDriver is the driver that the bundle in dir has shards of, as it described
+// itself; false where there are none yet.
+func ShardDriver(dir string) (Description, bool) {
+	for _, name := range shardPlanFiles(filepath.Join(dir, JournalDir)) {
+		if p, err := readShardPlan(name); err == nil { // else whoever needs the plan will say why
+			return p.Driver, true
+		}
+	}
+	return Description{}, false
+}
+
 func checksum(text []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli)) }
 
 // place puts the plan where the shards read it; one that stands there stays.
@@ -246,7 +270,10 @@ func (r *runner) agreePlan(ctx context.Context) (*shardPlan, error) {
 		}
 		lock, err := AcquireLock(filepath.Dir(path))
 		var locked *LockedError
-		if errors.As(err, &locked) && time.Since(began) < planWait && ctx.Err() == nil && !r.stopping() {
+		if r.stopping() {
+			return nil, ErrStopped
+		}
+		if errors.As(err, &locked) && time.Since(began) < planWait && ctx.Err() == nil {
 			time.Sleep(50 * time.Millisecond) // another shard plans
 			continue
 		}
