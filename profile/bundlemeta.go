@@ -77,6 +77,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("infeasible_shots", infeasible, infeasible > 0)
 	telemetry := newYAMLMap()
 	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
+	telemetry.setOrDrop("shards", shardsNode(r.shards), len(r.shards) > 0)
 	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)
@@ -194,6 +195,24 @@ func driftNode(m *driftModel, threshold float64) yamlMap {
 		}
 	}
 	n.set("blocks_redone", redone)
+	return n
+}
+
+// shardsNode says how alike the shards are that a bundle was put together from.
+func shardsNode(shards []ShardReport) yamlMap {
+	n := newYAMLMap()
+	n.set("count", len(shards))
+	var ratios []float64
+	for _, s := range shards {
+		if s.Ratio > 0 {
+			ratios = append(ratios, s.Ratio)
+		}
+	}
+	n.set("compared", len(ratios))
+	if len(ratios) > 0 {
+		n.set("fastest", perfio.RoundDecimals(slices.Min(ratios), 4))
+		n.set("slowest", perfio.RoundDecimals(slices.Max(ratios), 4))
+	}
 	return n
 }
 

@@ -25,6 +25,10 @@ func (r *runner) write() error {
 	if d == nil || d.tasks == nil {
 		return nil
 	}
+	if r.Shard.Count > 0 {
+		d.written = true // the tables take all shards
+		return nil
+	}
 	old, err := r.readBundle()
 	if err != nil {
 		return err

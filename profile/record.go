@@ -48,6 +48,7 @@ type record struct {
 	// Environments.
 	Fingerprint map[string]string `json:"fp,omitempty"`
 	Accepts     string            `json:"old,omitempty"`
+	Place       string            `json:"at,omitempty"` // the host and device, for people
 
 	// Blocks.
 	Redone bool `json:"redone,omitempty"`

@@ -24,7 +24,7 @@ import (
 const flagsFile = "run.json"
 
 // notSaved are flags that concern one run and not the bundle.
-var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change"}
+var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change", "shard"}
 
 // saveRunFlags writes the flags that were given, by file or command line. What
 // resume is given anew holds for once, unless nothing was saved before.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -95,6 +96,23 @@ func (s *sweep) planFileTPs() error {
 		s.flags.TPs = plan.Options.TPs
 	}
 	return err
+}
+
+// variant is the name of the bundle's last folder; the sweep has a model.
+func (s *sweep) variant() string {
+	if s.flags.Variant != "" {
+		return s.flags.Variant
+	}
+	name := perfio.VariantName(s.flags.DType, s.flags.KVCacheDType, s.Model)
+	if profile.TPMode(s.flags.TPMode) == profile.RealTP {
+		name += perfio.RealTPSuffix
+	}
+	return name
+}
+
+// dir is the bundle's folder; the sweep has a model.
+func (s *sweep) dir() string {
+	return filepath.Join(s.flags.Out, s.flags.Hardware, filepath.FromSlash(s.Model.ID), s.variant())
 }
 
 // limits are the plan's where no engine says them.
