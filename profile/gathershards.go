@@ -30,7 +30,7 @@ func GatherShards(dir string, parts []string) error {
 	var first []*shardPlan
 	for _, part := range parts {
 		from := filepath.Join(part, JournalDir)
-		plans, err := readShardPlans(from)
+		plans, err := readShardPlans(from, false)
 		if err != nil {
 			return err
 		}
@@ -58,6 +58,33 @@ func GatherShards(dir string, parts []string) error {
 		}
 	}
 	return nil
+}
+
+// moveShards moves journal files out of a bundle's journal into that of the
+// bundle at dir, with copies of the plans. Each file is whole in one of the two
+// folders at any moment, and after a crash in between in both: then what it
+// holds counts in both until it is moved again.
+func moveShards(from, dir string, files []string) error {
+	to := filepath.Join(dir, JournalDir)
+	if err := os.MkdirAll(to, 0o777); err != nil {
+		return err
+	}
+	for _, plan := range shardPlanFiles(from) {
+		if _, err := os.Stat(filepath.Join(to, filepath.Base(plan))); errors.Is(err, os.ErrNotExist) {
+			if err := gather(to, plan); err != nil {
+				return err
+			}
+		}
+	}
+	for _, file := range files {
+		if err := gather(to, file); err != nil {
+			return err
+		}
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return syncDir(from)
 }
 
 // gather copies a file into a folder, under another name where its own is taken

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -20,7 +21,8 @@ type MergeOptions struct {
 	Partial bool
 	// Use says which of the journal's files count, by their names without the
 	// extension; nil: all.
-	Use func(file string) bool
+	Use     func(file string) bool
+	Variant string // "": the plan's
 	// Observe is told of what was passed over; nil: nobody is.
 	Observe func(Event)
 	Now     func() time.Time // for meta.yaml; nil: time.Now
@@ -110,7 +112,7 @@ func MergeShards(opts MergeOptions) (report *MergeReport, err error) {
 		opts.Observe = func(Event) {}
 	}
 	folder := filepath.Join(opts.Dir, JournalDir)
-	plans, err := readShardPlans(folder)
+	plans, err := readShardPlans(folder, opts.Partial)
 	if err != nil {
 		return report, err
 	}
@@ -143,8 +145,9 @@ func MergeShards(opts MergeOptions) (report *MergeReport, err error) {
 	return report, nil
 }
 
-// readShardPlans reads the plans of all degrees, ascending.
-func readShardPlans(folder string) ([]*shardPlan, error) {
+// readShardPlans reads the plans of all degrees, ascending; where partial, of
+// those that were begun.
+func readShardPlans(folder string, partial bool) ([]*shardPlan, error) {
 	var plans []*shardPlan
 	for _, name := range shardPlanFiles(folder) {
 		p, err := readShardPlan(name)
@@ -163,7 +166,7 @@ func readShardPlans(folder string) ([]*shardPlan, error) {
 		}
 	}
 	for _, tp := range plans[0].TPs {
-		if !slices.ContainsFunc(plans, func(p *shardPlan) bool { return p.TP == tp }) {
+		if !partial && !slices.ContainsFunc(plans, func(p *shardPlan) bool { return p.TP == tp }) {
 			return nil, fmt.Errorf("%s: no shard has begun tp%d", folder, tp)
 		}
 	}
@@ -218,7 +221,7 @@ func (m *merge) degree(plan *shardPlan) (*runner, error) {
 	d.keepRows = !x.measuredElsewhere(d.envs, d.tp)
 	r := &runner{
 		RunOptions: RunOptions{
-			Dir: m.Dir, Hardware: plan.Hardware, Variant: plan.Variant, Spec: plan.Spec, TPs: plan.TPs,
+			Dir: m.Dir, Hardware: plan.Hardware, Variant: cmp.Or(m.Variant, plan.Variant), Spec: plan.Spec, TPs: plan.TPs,
 			PlanOptions: plan.Options, PlanName: plan.PlanName, Costs: plan.Costs,
 			Warmup: plan.Warmup, Iterations: plan.Iterations, MaxIterations: plan.MaxIterations, TargetError: plan.TargetError,
 			DriftThreshold: plan.DriftThreshold, AnchorEvery: plan.AnchorEvery, SkipFit: plan.SkipFit,

@@ -29,6 +29,9 @@ type runFlags struct {
 	DriftThreshold float64
 	Budget         time.Duration
 	Shard          string
+	GPUs           string
+	DeviceEnv      string
+	DeviceLimit    float64
 	OnChange       string
 	LogFormat      string
 	Telemetry      bool
@@ -46,6 +49,9 @@ func addRunFlags(cmd *cobra.Command) *runFlags {
 	flags.Float64Var(&f.DriftThreshold, "drift-threshold", 0.01, "share by which the anchor may move before the shots between are measured again")
 	flags.DurationVar(&f.Budget, "budget", 0, "`time` after which the run ends, resumable, as in 30m (0: no limit)")
 	flags.StringVar(&f.Shard, "shard", "", "`i/n`: measure only part i of n, i from 0, into its own file of the journal; perfcheck merge puts the parts together")
+	flags.StringVar(&f.GPUs, "gpus", "", "measure on several `devices` of this host at a time, a worker each: all, 0,2,5, or cpu:0,cpu:1 for lists of cores")
+	flags.StringVar(&f.DeviceEnv, "device-env", "CUDA_VISIBLE_DEVICES", "`variable` that tells a worker which of --gpus is its own")
+	flags.Float64Var(&f.DeviceLimit, "max-gpu-ratio", profile.DefaultShardLimit, "share by which a device's anchors may differ from the others' before its rows are kept apart")
 	flags.StringVar(&f.OnChange, "on-environment-change", "stop", "where earlier measurements were made in another environment: stop, keep or remeasure")
 	flags.StringVar(&f.LogFormat, "log-format", "text", "text (bars on a terminal, else lines) or json (one object a line)")
 	flags.BoolVar(&f.Telemetry, "telemetry", true, "read the device's clocks, temperature and power through NVML where there is one")
@@ -66,7 +72,11 @@ write the tables and end with status 3; a second signal leaves at once.
 
 --shard i/n measures one of n parts, which many machines can do at a time where
 they share OUT. A part that is complete ends with status 0 at once when it is
-started again; "perfcheck merge BUNDLE" makes the tables of all.`,
+started again; "perfcheck merge BUNDLE" makes the tables of all.
+
+--gpus does so on one host, and merges. A device that is lost leaves its part to
+the others. The rows of one whose anchors differ from the others' are kept in a
+folder of their own, and the others measure its part again.`,
 		Args: cobra.NoArgs,
 	}
 	f := addRunFlags(cmd)
@@ -88,6 +98,15 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	shard, err := f.shard()
 	if err != nil {
 		return err
+	}
+	var groups [][]string
+	if f.GPUs != "" {
+		if shard.Count > 0 {
+			return usageErrorf("gpus and shard: only one of the two divides a plan")
+		}
+		if groups, err = f.gpuGroups(cmd.Context()); err != nil {
+			return err
+		}
 	}
 	show, err := newProgress(a.stderr, f.LogFormat)
 	if err != nil {
@@ -112,6 +131,14 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
 	options.Stop = stop
+	if groups != nil {
+		// The driver that was asked for its description is pinned to no device.
+		if err := opener.close(); err != nil {
+			return err
+		}
+		opener.first = nil
+		return a.measureDevices(ctx, f, options, groups, show, closeShow)
+	}
 	if f.Telemetry {
 		options.ReadTelemetry = readTelemetry(show)
 	}

@@ -22,9 +22,14 @@ func (f *runFlags) shard() (profile.Shard, error) {
 // place says where this process runs: the host, and the devices that it sees
 // where somebody chose them.
 func place() string {
-	host, _ := os.Hostname() // for people; a host without a name has none
+	host := hostName()
 	if devices := os.Getenv("CUDA_VISIBLE_DEVICES"); devices != "" {
 		host += " GPU " + devices
 	}
 	return strings.TrimSpace(host)
+}
+
+func hostName() string {
+	host, _ := os.Hostname() // for people; a host without a name has none
+	return host
 }
