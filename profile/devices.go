@@ -111,6 +111,15 @@ func checkDevices(devices []Device) error {
 type multi struct {
 	DevicesOptions
 	report *DevicesReport
+
+	mu     sync.Mutex // guards counts: done and total of each device's part of a category in this round
+	counts map[devicePart][2]int
+}
+
+type devicePart struct {
+	device   string
+	tp       int
+	category Category
 }
 
 // rounds measures until nothing is left to do, or nobody to do it. Each round
@@ -146,6 +155,7 @@ func (m *multi) rounds(ctx context.Context, active []int) error {
 // round has each of the active devices measure its shard, and returns those
 // that came through. A fatal error is one that is not a device's.
 func (m *multi) round(ctx context.Context, active []int) (left []int, fatal error) {
+	m.counts = make(map[devicePart][2]int)
 	reports, errs := make([]*Report, len(active)), make([]error, len(active))
 	var wg sync.WaitGroup
 	for n, i := range active {
@@ -217,20 +227,13 @@ func (m *multi) merge() error {
 
 // observe makes one progress of the devices' own: counts are sums.
 func (m *multi) observe(tell func(Event)) func(Event) {
-	type part struct {
-		device   string
-		tp       int
-		category Category
-	}
-	var mu sync.Mutex
-	counts := make(map[part][2]int)
 	return func(e Event) {
-		mu.Lock()
-		defer mu.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if e.Category != "" && e.Kind != EventRedo {
-			counts[part{e.Device, e.TP, e.Category}] = [2]int{e.Done, e.Total}
+			m.counts[devicePart{e.Device, e.TP, e.Category}] = [2]int{e.Done, e.Total}
 			e.Done, e.Total = 0, 0
-			for p, c := range counts {
+			for p, c := range m.counts {
 				if p.tp == e.TP && p.category == e.Category {
 					e.Done, e.Total = e.Done+c[0], e.Total+c[1]
 				}
