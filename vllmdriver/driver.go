@@ -303,7 +303,10 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	defer d.busy.Store(false)
 	began := time.Now()
 	var result bootResult
+	booted := make(chan struct{})
+	go c.process.noteUntil(booted)
 	err = c.call(ctx, op, d.options.BootDeadline, &result)
+	close(booted)
 	if err == nil {
 		err = result.Limits.check()
 	}

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "parent":
 		playParent()
+	case "parent of ranks":
+		playParentOfRanks()
 	case "player":
 		playWorker()
 	}
