@@ -68,6 +68,12 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 		}, o, f.warn)
 		return err
 	})
+	b.job(wait, "collectives.csv", func(f *fileBuild) (err error) {
+		t.collectives, err = newCurves(collectiveSums(rows.Collectives), "tokens", func(r *perfio.DenseRow) (string, int, float64) {
+			return r.Layer, r.Tokens, r.TimeUS
+		}, o, f.warn)
+		return err
+	})
 	b.job(wait, "moe.csv", func(f *fileBuild) (err error) {
 		if len(rows.MoE) > 0 {
 			t.moe, err = newMoETable(rows.MoE, o, f.warn)

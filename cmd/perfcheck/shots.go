@@ -15,8 +15,11 @@ import (
 
 // shotAnswer is one line of `query --shots --json`.
 type shotAnswer struct {
-	Layers  map[string]int64 `json:"layers"` // per call
-	BlockNS int64            `json:"block_ns"`
+	Layers map[string]int64 `json:"layers"` // per call
+	// Collectives is what ranks exchange after a call of the layer; absent where
+	// the degree is emulated.
+	Collectives map[string]int64 `json:"collectives,omitempty"`
+	BlockNS     int64            `json:"block_ns"`
 	// StepNS is prologue, the model's depth of blocks, and head; absent where
 	// the depth is not known.
 	StepNS *int64 `json:"step_ns,omitempty"`
@@ -69,7 +72,14 @@ func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, file strin
 		answer := shotAnswer{Layers: map[string]int64{}, BlockNS: step.BlockNS, Status: status.String()}
 		for _, part := range [][]traceloader.LayerLatency{step.Prologue, step.Block, step.Head} {
 			for _, l := range part {
-				answer.Layers[l.Layer] = l.LatencyNS
+				if l.Category != traceloader.CategoryCollective {
+					answer.Layers[l.Layer] = l.LatencyNS
+					continue
+				}
+				if answer.Collectives == nil {
+					answer.Collectives = map[string]int64{}
+				}
+				answer.Collectives[l.Layer] = l.LatencyNS
 			}
 		}
 		if total, ok := step.TotalNS(); ok {
@@ -93,7 +103,11 @@ func printShot(out io.Writer, line int, batch traceloader.Batch, step *traceload
 		layers []traceloader.LayerLatency
 	}{{"prologue", step.Prologue}, {"block", step.Block}, {"head", step.Head}} {
 		for _, l := range part.layers {
-			fmt.Fprintf(out, "  %-9s %-16s %12d ns\n", part.name, l.Layer, l.LatencyNS)
+			name := l.Layer
+			if l.Category == traceloader.CategoryCollective {
+				name = "+ collective" // of the layer above
+			}
+			fmt.Fprintf(out, "  %-9s %-16s %12d ns\n", part.name, name, l.LatencyNS)
 		}
 	}
 	_, err := fmt.Fprintf(out, "  one block %27d ns\n", answer.BlockNS)
