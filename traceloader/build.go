@@ -39,6 +39,12 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 	t, rows, o := b.table, b.rows, b.options
 	t.degree = rows.Degree
 	t.steps = slices.Clone(rows.Steps)
+	if b.bundle.Meta != nil && len(t.steps) > 0 {
+		t.captureSizes = make(map[StepMode][]int)
+		for _, mode := range perfio.StepModes() {
+			t.captureSizes[StepMode(mode)] = b.bundle.Meta.StepCaptureSizes(t.degree, mode)
+		}
+	}
 	if t.degree < 1 {
 		b.jobs = append(b.jobs, &fileBuild{name: "bundle", err: fmt.Errorf("tp: found %d, expected 1 or more", t.degree)})
 	}

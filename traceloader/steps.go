@@ -155,7 +155,9 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 	}
 	slices.SortFunc(s.graphs, func(a, b graphClass) int { return b.class.Rows - a.class.Rows })
 	if o.Mode.graphs() {
-		s.padding = file.captureSizes[o.Mode]
+		if s.padding = file.captureSizes[o.Mode]; len(s.padding) == 0 {
+			s.padding = file.captureSizes[o.Mode.sync()]
+		}
 		s.largest = largestGraph(rows, s.padding)
 	}
 	return s, nil

@@ -18,6 +18,8 @@ type Options struct {
 	SkipFirst int
 }
 
+const defaultSkip = 2
+
 // Kinds of steps.
 const (
 	KindAll    = "all"
@@ -62,7 +64,7 @@ func CompareSteps(table *traceloader.Table, o Options, steps []Step) ([]Figures,
 	}
 	skip := o.SkipFirst
 	if skip == 0 {
-		skip = 2
+		skip = defaultSkip
 	}
 	clock := traceloader.NewStepClock(answers)
 	var all []judged

@@ -2,9 +2,10 @@ package stepjudge_test
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
-	"math"
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,50 +18,79 @@ import (
 
 var h200 = filepath.Join("..", "..", "..", "shared", "reference", "h200")
 
-// An H200 that served 300 requests in three modes. No H200 could be had to
-// measure a step category on that day's host, so the host's line is fitted on the
-// first third (by time) of the synchronous runs, and the forward on single whole
-// steps measured apart; the rest of those runs, and all of the asynchronous one,
-// judge.
-func TestMeasuredH200(t *testing.T) {
+const layers = 32
+
+// h200Rows are what ships as the H200's step.csv. No H200 could be had to measure
+// a step category on, so the host's line is that of the first third (by time) of
+// the synchronous runs, and launches and forwards those of single whole steps,
+// fired apart. What is left of those runs, and all of the asynchronous one, judges.
+func h200Rows(t *testing.T) (rows []perfio.StepRow, rest map[string][]stepjudge.Step) {
 	if _, err := os.Stat(h200); err != nil {
 		t.Skip("no reference data beside the repository")
 	}
-	bundle, err := perfio.OpenBundle(filepath.Join("..", "..", "perf", "H200", "meta-llama", "Llama-3.1-8B", "bf16"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rows []perfio.StepRow
-	rest := make(map[string][]stepjudge.Step)
+	rest = make(map[string][]stepjudge.Step)
 	for _, mode := range []string{"graph_sync", "graph_async", "eager_sync"} {
 		steps, err := stepjudge.ReadSteps(filepath.Join(h200, "serving", "steps_Llama-3.1-8B_"+mode+".jsonl.gz"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		rest[mode] = steps
 		if mode == "graph_async" {
-			rest[mode] = steps
 			continue
 		}
-		cut := steps[0].StartUS + (steps[len(steps)-1].StartUS-steps[0].StartUS)/3
-		for i := range steps[:len(steps)-1] {
-			if steps[i].StartUS >= cut {
-				rest[mode] = steps[i:]
-				break
-			}
-			if i >= 2 && goesOn(steps[i+1].Requests) {
-				r := row(mode, steps[i].Requests)
-				r.StepUS = steps[i+1].StartUS - steps[i].StartUS
-				rows = append(rows, r)
-			}
+		var first []stepjudge.Step
+		first, rest[mode] = stepjudge.FirstShare(steps, 1./3)
+		more, err := stepjudge.Rows(mode, layers, graphs(mode), first)
+		if err != nil {
+			t.Fatal(err)
 		}
-		rows = append(rows, category(t, mode)...)
+		rows = append(append(rows, more...), category(t, mode)...)
 	}
-	for i := range bundle.TPs {
-		if bundle.TPs[i].Degree == 1 {
-			bundle.TPs[i].Steps = rows
+	return rows, rest
+}
+
+// graphs are the sizes of the H200's engine.
+func graphs(mode string) (sizes []int) {
+	if mode == "eager_sync" {
+		return nil
+	}
+	sizes = []int{1, 2, 4}
+	for n := 8; n <= 512; n += 8 {
+		if n <= 256 || n%16 == 0 {
+			sizes = append(sizes, n)
 		}
 	}
-	table, err := traceloader.New(bundle, traceloader.Options{Rules: traceloader.Accurate})
+	return sizes
+}
+
+var update = flag.Bool("update", false, "write the H200's step.csv anew")
+
+var h200Bundle = filepath.Join("..", "..", "perf", "H200", "meta-llama", "Llama-3.1-8B", "bf16")
+
+func TestH200StepFile(t *testing.T) {
+	rows, _ := h200Rows(t)
+	var want bytes.Buffer
+	if err := perfio.WriteStep(&want, rows); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(h200Bundle, "tp1", perfio.StepFile)
+	if *update {
+		if err := os.WriteFile(name, want.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%s is not what the reference runs give", name)
+	}
+}
+
+func TestMeasuredH200(t *testing.T) {
+	_, rest := h200Rows(t)
+	table, err := traceloader.Open(h200Bundle, traceloader.Options{Rules: traceloader.Accurate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,35 +113,6 @@ func TestMeasuredH200(t *testing.T) {
 			t.Logf("%s %s: %.5f s for %.5f s, %+.2f%%; single requests %.1f/%.1f", mode, f.Name, f.Predicted, f.Measured, f.Error, f.P50, f.P90)
 		}
 	}
-}
-
-func goesOn(requests []perfio.Request) bool {
-	for _, q := range requests {
-		if q.KVHistory > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// row is a step's batch, with no time.
-func row(mode string, requests []perfio.Request) perfio.StepRow {
-	nan := math.NaN()
-	r := perfio.StepRow{
-		Mode: mode, Layers: 32, Steps: 1, Graph: perfio.GraphNone,
-		ScheduleUS: nan, DispatchUS: nan, PrepareUS: nan, LaunchUS: nan, AfterUS: nan, SampleUS: nan, WaitUS: nan, UpdateUS: nan,
-		ReturnUS: nan, BetweenUS: nan, StepUS: nan, DeviceWaitUS: nan, DeviceForwardUS: nan, DeviceAfterUS: nan, DeviceStepUS: nan,
-	}
-	b := traceloader.NewBatch(requests)
-	r.PaddedTokens, r.NDecode, r.NPrefill = b.Tokens, b.NDecode, b.Sequences-b.NDecode
-	r.KVDecodeMean, r.KVDecodeMax, r.KVDecodeMin = float64(b.KVDecodeMean), b.KVDecodeMax, b.KVDecodeMin
-	r.PrefillChunk, r.KVPrefill, r.Admitted = b.PrefillChunk, b.KVPrefill, b.Admitted()
-	if mode == "graph_sync" && b.Tokens <= 512 {
-		if r.Graph = perfio.GraphPiecewise; b.PrefillChunk == 0 {
-			r.Graph = perfio.GraphFull
-		}
-	}
-	return r
 }
 
 // category reads the whole steps that were fired alone; of their host's parts
@@ -138,7 +139,7 @@ func category(t *testing.T, mode string) (rows []perfio.StepRow) {
 		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
 			t.Fatal(err)
 		}
-		r := row(mode, one.Requests)
+		r := stepjudge.Row(mode, layers, graphs(mode), one.Requests)
 		r.LaunchUS, r.DeviceForwardUS = one.HostUS["launch"], one.GPUUS["forward"]
 		rows = append(rows, r)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
 )
 
 // batches runs requests with steps of one millisecond and notes each batch.
@@ -110,6 +111,78 @@ func BenchmarkServe(b *testing.B) {
 		}
 		if _, err := Serve(requests, Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16}, StepTime(func([]perfio.Request) (int64, bool) { return 1e7, true })); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// ahead is an engine with asynchronous scheduling whose steps take a
+// millisecond: a step's results come with the submission of the next.
+type ahead struct {
+	seen   [][]perfio.Request
+	flying bool
+	now    int64
+}
+
+func (a *ahead) Submit(b traceloader.Batch, earliestNS int64) (traceloader.StepSpan, bool) {
+	a.seen = append(a.seen, append([]perfio.Request(nil), b.Requests...))
+	start := max(earliestNS, a.now)
+	span := traceloader.StepSpan{StartNS: start, ReadyNS: start + 1e6}
+	if a.flying {
+		span.Done = 1
+	}
+	a.flying, a.now = true, span.ReadyNS
+	return span, true
+}
+
+func (a *ahead) Drain() traceloader.StepSpan {
+	span := traceloader.StepSpan{ReadyNS: a.now + 1e6}
+	if a.flying {
+		span.Done = 1
+	}
+	a.flying, a.now = false, span.ReadyNS
+	return span
+}
+
+func TestAsynchronousScheduling(t *testing.T) {
+	requests := []*Request{
+		{ID: "a", InputTokens: 12, OutputTokens: 3},
+		{ID: "b", InputTokens: 4, OutputTokens: 1, ArrivalNS: 1},
+	}
+	engine := new(ahead)
+	outcome, err := Serve(requests, Limits{MaxNumBatchedTokens: 10, MaxNumSeqs: 4, BlockSize: 16}, engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]perfio.Request{
+		{{NewTokens: 10}},
+		{{NewTokens: 2, KVHistory: 10}, {NewTokens: 4}},
+		{{NewTokens: 1, KVHistory: 12}}, // a goes on before its first token is known; b, whose only token is on its way, does not
+		{{NewTokens: 1, KVHistory: 13}},
+	}
+	if diff := cmp.Diff(want, engine.seen); diff != "" {
+		t.Errorf("batches (-want +got):\n%s", diff)
+	}
+	// Results come one step later than with synchronous scheduling.
+	if a, b := requests[0], requests[1]; a.FirstTokenNS != 3e6 || b.DoneNS != 3e6 || a.DoneNS != 5e6 || outcome.EndNS != 5e6 {
+		t.Errorf("a %+v, b %+v, end %d", a, b, outcome.EndNS)
+	}
+}
+
+func TestAsynchronousPreemption(t *testing.T) {
+	requests := []*Request{
+		{ID: "first", InputTokens: 8, OutputTokens: 4},
+		{ID: "last", InputTokens: 8, OutputTokens: 4},
+	}
+	outcome, err := Serve(requests, Limits{MaxNumBatchedTokens: 100, MaxNumSeqs: 4, BlockSize: 4, KVBlocks: 5}, new(ahead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome.Preemptions == 0 {
+		t.Error("nothing was preempted, though the blocks do not suffice for both")
+	}
+	for _, r := range requests {
+		if r.generated != r.OutputTokens || r.DoneNS == 0 {
+			t.Errorf("%s: %d tokens generated, want %d, done at %d", r.ID, r.generated, r.OutputTokens, r.DoneNS)
 		}
 	}
 }
