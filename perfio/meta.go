@@ -195,6 +195,7 @@ func (m *Meta) check(file string, p *problems) {
 	}
 	c.tpDegrees()
 	c.skewFit()
+	c.steps()
 }
 
 type metaCheck struct {

@@ -56,3 +56,28 @@ func TestStepRows(t *testing.T) {
 		t.Errorf("a row of an unknown mode is written: %v", err)
 	}
 }
+
+func TestCaptureSizes(t *testing.T) {
+	parse := func(text string) (*perfio.Meta, error) { return perfio.ParseMeta(strings.NewReader(text), "meta.yaml") }
+	m, err := parse("steps: {per_tp: {1: {graph_sync: {capture_sizes: [1, 2, 4]}, eager_sync: {rows: 3}}}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.CaptureSizes(1, perfio.ModeGraphSync); len(got) != 3 || got[2] != 4 {
+		t.Errorf("got %v", got)
+	}
+	for _, mode := range []string{perfio.ModeEagerSync, perfio.ModeGraphAsync} {
+		if got := m.CaptureSizes(1, mode); got != nil {
+			t.Errorf("%s: got %v", mode, got)
+		}
+	}
+	for text, want := range map[string]string{
+		"steps: {per_tp: {1: {graph_sync: {capture_sizes: [2, 1]}}}}\n": "meta.yaml:1:54: steps.per_tp.1.graph_sync.capture_sizes: found \"1\", expected ascending integers from 1",
+		"steps: {per_tp: {1: {graph_sync: {capture_sizes: 7}}}}\n":      "meta.yaml:1:50: steps.per_tp.1.graph_sync.capture_sizes: found \"7\", expected a list of integers",
+		"steps: {per_tp: [1]}\n": "meta.yaml:1:17: steps.per_tp: found a list, expected a mapping",
+	} {
+		if _, err := parse(text); err == nil || err.Error() != want {
+			t.Errorf("%s got %v, want %s", text, err, want)
+		}
+	}
+}

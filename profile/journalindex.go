@@ -48,6 +48,10 @@ type journalIndex struct {
 	own          int
 	shotRecords  int
 	imports      bool // rows of earlier tables are among the shots
+
+	serving    map[servingKey]*record // the last boot
+	steps      map[stepsKey]*record
+	stepsOrder []stepsKey // as they first came
 }
 
 // shardState follows one file's records in order.
@@ -112,6 +116,8 @@ func (x *journalIndex) add(r *record, shard int) {
 		x.anchorFiles = append(x.anchorFiles, shard)
 	case recordBlock:
 		x.block(blockKey{shard, r.Block}).redone = r.Redone
+	case recordServing, recordSteps:
+		x.addSteps(r)
 	case recordShot:
 		x.addShot(r, shard, s)
 	}

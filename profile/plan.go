@@ -200,8 +200,9 @@ func (o PlanOptions) filled() (PlanOptions, error) {
 		errs = append(errs, fmt.Errorf("order: found %q, expected engine or prefill-first", o.Order))
 	}
 	for _, c := range o.Only {
-		if !slices.Contains(CategoryOrder, c) {
-			errs = append(errs, fmt.Errorf("only: found %q, expected some of %v", c, CategoryOrder))
+		// Steps have no shots, and stand in no plan of shots.
+		if known := append(slices.Clone(CategoryOrder), Step); !slices.Contains(known, c) {
+			errs = append(errs, fmt.Errorf("only: found %q, expected some of %v", c, known))
 		}
 	}
 	if o.ValidationBatches < 0 {

@@ -52,6 +52,9 @@ type record struct {
 
 	// Blocks.
 	Redone bool `json:"redone,omitempty"`
+
+	// Whole steps.
+	Steps *stepsRecord `json:"steps,omitempty"`
 }
 
 // layerRecord is one layer's samples in a shot.

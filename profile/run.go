@@ -23,9 +23,13 @@ type Report struct {
 	Infeasible int
 	Stopped    bool
 	Boots      int
-	Redone     int // shots measured again because the device had drifted
-	Dir        string
+	Redone     int   // shots measured again because the device had drifted
 	Shard      Shard // that was measured; zero: the whole plan
+	// Workloads are the lists of requests that were served for their steps;
+	// ReusedWorkloads those that had been before.
+	Workloads, ReusedWorkloads int
+	Steps                      int // of those that this run served
+	Dir                        string
 }
 
 // Partial reports whether planned shots are left without a measurement.
@@ -183,6 +187,9 @@ func (r *runner) stopping() bool {
 
 func (r *runner) run(ctx context.Context) error {
 	for _, tp := range r.TPs {
+		if r.Steps != nil && r.Steps.Alone {
+			break
+		}
 		runDegree := r.runDegree
 		if r.Shard.Count > 0 {
 			runDegree = r.runShardDegree
@@ -198,7 +205,7 @@ func (r *runner) run(ctx context.Context) error {
 			return errors.Join(err, r.writeAfter(err))
 		}
 	}
-	return nil
+	return r.runSteps(ctx)
 }
 
 // writeAfter writes the tables after a failure, unless nothing was planned yet

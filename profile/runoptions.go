@@ -44,6 +44,8 @@ type RunOptions struct {
 	Costs Costs
 	// Place says to people where a shard runs, the host and the device.
 	Place string
+	// Steps, where it is not nil, has whole steps measured after the shots.
+	Steps *StepOptions
 
 	Warmup     int
 	Iterations int // samples of a shot; 0: 3
@@ -116,6 +118,9 @@ func (o RunOptions) filled() (RunOptions, error) {
 	}
 	if o.MaxIterations < o.Iterations {
 		errs = append(errs, fmt.Errorf("max-iterations: found %d, expected at least iterations, %d", o.MaxIterations, o.Iterations))
+	}
+	if o.Steps != nil {
+		errs = append(errs, o.Steps.check())
 	}
 	switch o.OnChange {
 	case StopOnChange, KeepOnChange, RemeasureOnChange:

@@ -107,7 +107,7 @@ func (s *StepRecord) Check() error {
 	default:
 		return fmt.Errorf("graph: found %q, expected FULL, PIECEWISE, NONE or nothing", s.Graph)
 	}
-	if m := s.HostMarksUS; math.IsNaN(m[MarkSchedule]) || math.IsNaN(m[MarkScheduled]) {
+	if m := s.HostMarksUS; m == (HostMarks{}) || math.IsNaN(m[MarkSchedule]) || math.IsNaN(m[MarkScheduled]) {
 		return fmt.Errorf("host_marks_us: found no time of the scheduler's call, or of its return")
 	}
 	if err := ascending("host_marks_us", s.HostMarksUS[:]); err != nil {

@@ -42,7 +42,7 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 	if b.bundle.Meta != nil && len(t.steps) > 0 {
 		t.captureSizes = make(map[StepMode][]int)
 		for _, mode := range perfio.StepModes() {
-			t.captureSizes[StepMode(mode)] = b.bundle.Meta.StepCaptureSizes(t.degree, mode)
+			t.captureSizes[StepMode(mode)] = b.bundle.Meta.CaptureSizes(t.degree, mode)
 		}
 	}
 	if t.degree < 1 {

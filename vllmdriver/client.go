@@ -242,6 +242,8 @@ func (c *client) measure(ctx context.Context, op *measureRequest, m *measureCall
 				return fmt.Errorf("measure: %w: started: found shot %d of %d, or one that was answered", ErrProtocol, *r.Started, n)
 			}
 			m.inFlight = *r.Started
+		case r.Shot == nil:
+			return fmt.Errorf("measure: %w: found the answer to another op, expected a shot", ErrProtocol)
 		default:
 			index := *r.Shot
 			if index < 0 || index >= n || m.answered[index] {

@@ -67,6 +67,7 @@ type Driver struct {
 
 	hello    *Hello
 	spec     *profile.EngineSpec // of the running engine
+	serving  bool                // it was booted to serve requests
 	limits   bootLimits
 	expected []string // layers of the catalog
 	calls    int64
@@ -229,7 +230,7 @@ func (d *Driver) drop(c *client, patience time.Duration) error {
 		d.client = nil
 	}
 	d.mu.Unlock()
-	d.spec = nil
+	d.spec, d.serving = nil, false
 	if patience > 0 {
 		return c.stop(patience)
 	}
@@ -281,17 +282,7 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	if err != nil {
 		return nil, err
 	}
-	if d.spec != nil { // one engine a process: the old one's memory is surely given back
-		d.mu.Lock()
-		c := d.client
-		d.mu.Unlock()
-		if c != nil {
-			if err := d.drop(c, d.options.StopPatience); err != nil {
-				return nil, err
-			}
-		}
-	}
-	c, err := d.start(ctx)
+	c, err := d.startAnew(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -451,7 +442,7 @@ func (d *Driver) Measure(ctx context.Context, shots []profile.Shot, options prof
 	switch {
 	case closed:
 		return errClosed
-	case c == nil || d.spec == nil:
+	case c == nil || d.spec == nil || d.serving:
 		return &profile.EngineLostError{Index: -1, Err: errors.New("no engine is booted")}
 	case options.Iterations < 1:
 		return fmt.Errorf("measure: iterations: found %d, expected at least 1", options.Iterations)

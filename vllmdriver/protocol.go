@@ -208,14 +208,17 @@ func (c *collectiveReply) check(iterations int) error {
 	return nil
 }
 
-// reply is one line of a worker. Exactly one of Result, Error, Shot and Started
-// is there.
+// reply is one line of a worker. Exactly one of Result, Error, Shot, Started,
+// Served and Steps is there.
 type reply struct {
 	ID      *int64          `json:"id"`
 	Result  json.RawMessage `json:"result"`
 	Error   *WorkerError    `json:"error"`
 	Shot    *int            `json:"shot"`
 	Started *int            `json:"started"`
+	// Of serve.
+	Served *int                 `json:"served"`
+	Steps  []profile.StepRecord `json:"steps"`
 	shotReply
 }
 
@@ -234,7 +237,7 @@ func decodeReply(line []byte) (*reply, error) {
 		r.Result = nil
 	}
 	kinds := 0
-	for _, there := range []bool{r.Result != nil, r.Error != nil, r.Shot != nil, r.Started != nil} {
+	for _, there := range []bool{r.Result != nil, r.Error != nil, r.Shot != nil, r.Started != nil, r.Served != nil, r.Steps != nil} {
 		if there {
 			kinds++
 		}
@@ -243,7 +246,7 @@ func decodeReply(line []byte) (*reply, error) {
 	case r.ID == nil && r.Error == nil:
 		return nil, fmt.Errorf("%w: %s: id: found none", ErrProtocol, excerpt(line))
 	case kinds != 1:
-		return nil, fmt.Errorf("%w: %s: found %d of result, error, shot and started, expected one", ErrProtocol, excerpt(line), kinds)
+		return nil, fmt.Errorf("%w: %s: found %d of result, error, shot, started, served and steps, expected one", ErrProtocol, excerpt(line), kinds)
 	case r.Result != nil && r.Result[0] != '{':
 		return nil, fmt.Errorf("%w: %s: result: expected an object", ErrProtocol, excerpt(line))
 	case r.Error != nil && r.Error.Code == "":

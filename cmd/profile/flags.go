@@ -54,6 +54,8 @@ type sweepFlags struct {
 	Validation    int
 	Seed          int64
 
+	stepFlags
+
 	Blocks     int
 	Warmup     int
 	Iterations int
@@ -95,7 +97,7 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.StringVar(&f.Plan, "plan", "full", "full (LLMServingSim's grids) or lean (by attention kernel)")
 	flags.StringVar(&f.Kernel, "attention-kernel", "", "fa2 or fa3: the kernel family that a lean plan is for (default: the engine's)")
 	flags.StringVar(&f.Order, "order", "engine", "mixed batches with the decodes first (engine) or prefill-first")
-	flags.StringSliceVar(&f.Only, "only", nil, "categories to measure: dense, per_sequence, attention, moe, skew, batches, validation")
+	flags.StringSliceVar(&f.Only, "only", nil, "categories to measure: dense, per_sequence, attention, moe, skew, batches, validation, step")
 	flags.BoolVar(&f.SkipSkew, "skip-skew", false, "leave out the skew cases")
 	flags.BoolVar(&f.ShareRepeats, "share-repeats", false, "measure batches that stand in several categories once (default: the driver's choice)")
 	flags.StringVar(&f.FromBundle, "from-bundle", "", "plan the rows of the bundle at `path` in place of the grids")
@@ -111,6 +113,7 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.IntVar(&f.Validation, "validation", 0, "random batches of another stream, kept apart from every fit")
 	flags.Int64Var(&f.Seed, "seed", 0, "seed of random batches, order, weights and cache contents")
 
+	f.stepFlags.add(flags)
 	flags.IntVar(&f.Blocks, "blocks", 2, "decoder blocks to boot, 1 or 2; the last one's layers count")
 	flags.IntVar(&f.Warmup, "warmup", 1, "runs of a shot before the timed ones")
 	flags.IntVar(&f.Iterations, "iterations", 3, "timed runs of a shot")

@@ -31,7 +31,7 @@ or taken out; --plan-file gives the file back to plan, run and resume.`,
 	shots := cmd.Flags().Bool("shots", false, "print the shots as JSON lines")
 	cmd.MarkFlagsMutuallyExclusive("json", "shots")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		plan, pace, err := makePlan(cmd.Context(), f)
+		plan, steps, pace, err := makePlan(cmd.Context(), f)
 		if err != nil {
 			return err
 		}
@@ -41,53 +41,68 @@ or taken out; --plan-file gives the file back to plan, run and resume.`,
 		}
 		summary := plan.Summarize(pace)
 		if *asJSON {
-			return json.NewEncoder(a.stdout).Encode(summary)
+			return json.NewEncoder(a.stdout).Encode(struct {
+				profile.Summary
+				Steps []plannedSteps `json:"steps,omitempty"`
+			}{summary, steps})
 		}
-		return printSummary(a.stdout, summary)
+		return errors.Join(printSummary(a.stdout, summary), printSteps(a.stdout, steps))
 	}
 	return cmd
 }
 
 // makePlan plans under the flags' limits or the named driver's.
-func makePlan(ctx context.Context, f *sweepFlags) (plan *profile.Plan, pace float64, err error) {
+func makePlan(ctx context.Context, f *sweepFlags) (plan *profile.Plan, steps []plannedSteps, pace float64, err error) {
 	if f.Driver == "" {
 		s, err := loadSweep(ctx, f, true)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		plan, err = s.plan(s.limits(), f.Kernel)
-		return plan, 0, err
+		return plan, nil, 0, err
 	}
 	driver, err := openDriver(f)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
 	description, err := driver.Describe(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	s, err := loadSweep(ctx, f, description.ShareRepeats)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	if s.Model == nil {
-		return nil, 0, usageErrorf("model: a driver's limits need a model to boot")
+		return nil, nil, 0, usageErrorf("model: a driver's limits need a model to boot")
+	}
+	options, err := f.stepOptions(ctx, driver, s)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	if _, serves := driver.(profile.StepDriver); options != nil && serves {
+		limits := s.limits()
+		limits.CacheTokens = 0
+		steps = planSteps(options, limits, s.Model.NumHiddenLayers, f.Seed)
 	}
 	plan = &profile.Plan{Options: s.Options}
+	if options != nil && options.Alone {
+		return plan, steps, description.PaceShotsPerSecond, nil
+	}
 	for _, tp := range s.Options.TPs {
 		engine, err := driver.Boot(ctx, s.engineSpec(tp))
 		if err != nil {
-			return nil, 0, fmt.Errorf("tp%d: %w", tp, err)
+			return nil, nil, 0, fmt.Errorf("tp%d: %w", tp, err)
 		}
 		tpPlan, err := s.planTP(tp, engine.Limits, engine.AttentionBackend)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		plan.Limits = engine.Limits
 		plan.TPs = append(plan.TPs, tpPlan)
 	}
-	return plan, description.PaceShotsPerSecond, nil
+	return plan, steps, description.PaceShotsPerSecond, nil
 }
 
 func printSummary(w io.Writer, s profile.Summary) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -127,6 +128,13 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	}
 	options := f.runOptions(s, dir, s.variant())
 	options.Shard, options.Place = shard, place()
+	if shard.Count == 0 && groups == nil {
+		if options.Steps, err = f.stepOptions(ctx, opener.first, s); err != nil {
+			return err
+		}
+	} else if slices.Contains(f.Only, string(profile.Step)) {
+		return usageErrorf("only: found step: whole steps are measured by a run without --shard and --gpus")
+	}
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
@@ -227,6 +235,12 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	}
 	if _, err := fmt.Fprintf(a.stdout, "%s:%s %d shots measured, %d had been before\n", report.Dir, of, report.Measured, report.Reused); err != nil {
 		return err
+	}
+	if n := report.Workloads + report.ReusedWorkloads; n > 0 {
+		if _, err := fmt.Fprintf(a.stdout, "%s: %d whole steps of %d workloads measured, %d workloads had been before\n",
+			report.Dir, report.Steps, report.Workloads, report.ReusedWorkloads); err != nil {
+			return err
+		}
 	}
 	if report.Infeasible > 0 {
 		fmt.Fprintf(a.stderr, "%d planned shots are beyond the driver's limits: the bundle has no rows for them\n", report.Infeasible)

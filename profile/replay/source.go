@@ -153,7 +153,7 @@ func requestsKey(requests []perfio.Request) string {
 // answering are the files that answers come from.
 var answering = []string{
 	perfio.DenseFile, perfio.PerSequenceFile, perfio.AttentionFile, perfio.MoEFile, perfio.SkewFile, perfio.BatchesFile,
-	perfio.CollectivesFile,
+	perfio.CollectivesFile, perfio.StepFile,
 }
 
 // hashFiles identifies the bundle by content, wherever it lies.

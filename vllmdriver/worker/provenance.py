@@ -47,22 +47,32 @@ def probe():
         version = package_version(name)
         if version is not None or name == "torch":
             packages[name] = version
-    return {"python": platform.python_version(), "executable": sys.executable, "packages": packages, "devices": devices()}
+    return {"python": platform.python_version(), "executable": sys.executable, "packages": packages, "devices": devices(),
+            "step_modes": step_modes()}
+
+
+def step_modes():
+    """The modes of whole steps worth measuring. vLLM's CPU platform has no graphs and turns asynchronous scheduling off."""
+    if gpus() and "cpu" not in (vllm_version() or ""):
+        return ["graph_sync", "graph_async", "eager_sync"]
+    return ["eager_sync"]
 
 
 def devices():
     """GPUs as nvidia-smi names them, else the processor; claims nothing."""
+    return gpus() or [f"{cpu_model()} ({len(os.sched_getaffinity(0))} cores)"]
+
+
+def gpus():
     import subprocess
 
     try:
         out = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
                              capture_output=True, text=True, timeout=10, check=True).stdout
         found = [line.strip() for line in out.splitlines() if line.strip()]
-        if found:
-            return found
+        return found
     except (OSError, subprocess.SubprocessError):
-        pass
-    return [f"{cpu_model()} ({len(os.sched_getaffinity(0))} cores)"]
+        return []
 
 
 def cpu_model():

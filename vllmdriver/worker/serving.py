@@ -46,7 +46,8 @@ def boot(spec):
         llm = llm_class(**arguments)
     except Exception as e:
         traceback.print_exc()
-        raise booting.BootError("boot", f"vLLM does not boot: {booting.describe(e)}") from None
+        code = "out_of_memory" if out_of_memory(e) else "boot"
+        raise booting.BootError(code, f"vLLM does not boot: {booting.describe(e)}") from None
     seconds = {"engine": round(time.perf_counter() - started, 1)}
     try:
         found = llm.collective_rpc("lsp_prepare_serving", args=({
@@ -67,6 +68,17 @@ def boot(spec):
     found.pop("facts")
     found.update(record)
     return serving, found
+
+
+def out_of_memory(error):
+    """Whether the model, or any KV cache beside it, does not fit, as the engine's exceptions say it."""
+    while error is not None:
+        text = f"{type(error).__name__}: {error}"
+        if any(words in text for words in ("OutOfMemoryError", "out of memory", "No available memory for the cache blocks",
+                                           "larger than the available KV cache memory")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class Run:
