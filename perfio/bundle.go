@@ -25,6 +25,7 @@ type TP struct {
 	SkewFit     []SkewFitRow
 	Batches     []BatchRow
 	Steps       []StepRow
+	Collectives []CollectiveRow
 }
 
 // TP is the folder of a degree, nil where there is none.

@@ -113,5 +113,16 @@
 //	device_step_us      number   us        0 or above, or empty       yes      from the end of the step before to the end of this one
 //	spread              number   1         0 or above, finite         yes      (max - min)/median of step_us among the row's steps
 //
+// collectives.csv: what the ranks of a tensor-parallel engine exchange at the end of a layer, beside that layer's own time (tp_mode real only); optional; keys are unique; written in order of layer, collective, tokens, bytes, LF.
+//
+//	layer*              text               1 to 256 bytes             yes      layer's name in the architecture's catalog
+//	collective*         text               1 to 256 bytes             yes      all_reduce, all_gather, ...
+//	tokens*             integer  tokens    0 to 67108864              yes      tokens that the step computes; of a per_sequence layer: its sequences
+//	ranks               integer  ranks     2 to 65536                 yes      that take part
+//	bytes*              integer  bytes     0 to 4294967296            yes      of the tensor that each rank gives
+//	calls               integer  calls     1 to 67108864              yes      in one call of the layer
+//	time_us             number   us        above 0, at most 1e+12     yes      of one collective, on the rank that comes last and waits for nobody: the transfer
+//	wait_us             number   us        0 or above, finite         yes      how much longer the rank that comes first is in it
+//
 // * is part of the row's key.
 package perfio

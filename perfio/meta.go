@@ -140,6 +140,22 @@ func (m *Meta) Origin() string {
 	return OriginMeasured
 }
 
+// How a tensor-parallel degree above 1 was had: by one device with the model's
+// sizes divided, or by an engine of that many ranks.
+const (
+	TPModeEmulated = "emulated"
+	TPModeReal     = "real"
+)
+
+// TPMode says how the bundle's degrees were had; TPModeEmulated where nothing is
+// recorded.
+func (m *Meta) TPMode() string {
+	if s := m.Text("tp_mode"); s != "" {
+		return s
+	}
+	return TPModeEmulated
+}
+
 // Synthetic says whether the numbers were computed and not measured.
 func (m *Meta) Synthetic() bool { return m.Origin() == OriginSynthetic }
 

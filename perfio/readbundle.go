@@ -205,6 +205,7 @@ func (l *load) planTP(tp *TP, fit *SkewFit) {
 	addTable(l, folder, moeCodec, &tp.MoE)
 	addTable(l, folder, skewCodec, &tp.Skew)
 	addTable(l, folder, stepCodec, &tp.Steps)
+	addTable(l, folder, collectivesCodec, &tp.Collectives)
 	if l.options.wants(SkewFitFile) {
 		l.addSkewFit(folder, tp, fit.Entry(tp.Degree))
 	}

@@ -62,6 +62,11 @@ func NewStepReader(in io.Reader, file string) *Reader[StepRow] {
 	return newReader(in, file, stepCodec)
 }
 
+// NewCollectivesReader reads a collectives.csv.
+func NewCollectivesReader(in io.Reader, file string) *Reader[CollectiveRow] {
+	return newReader(in, file, collectivesCodec)
+}
+
 func newReader[T any](in io.Reader, file string, c *codec[T]) *Reader[T] {
 	return &Reader[T]{scanner: newRowScanner(in, file, c.schema), codec: c}
 }

@@ -60,6 +60,22 @@ type SkewRow struct {
 	HasAlpha bool
 }
 
+// CollectiveRow is one row of collectives.csv: what Ranks ranks exchange at the
+// end of a layer. The layer's own row has none of it: a step of an engine of
+// several ranks takes its layers and Calls collectives for each of their calls.
+type CollectiveRow struct {
+	Layer      string
+	Collective string // all_reduce, all_gather, ...
+	Tokens     int    // sequences where the layer is a per_sequence one
+	Ranks      int
+	Bytes      int // of the tensor that each rank gives
+	Calls      int // in one call of the layer
+	// TimeUS is the transfer: how long the rank that comes last, and waits for
+	// nobody, is in the collective. WaitUS is how much longer the first one is.
+	TimeUS float64
+	WaitUS float64
+}
+
 // SkewFitRow is one bucket of skew_fit.csv.
 type SkewFitRow struct {
 	PC            int

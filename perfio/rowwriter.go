@@ -27,6 +27,11 @@ func WriteAttention(w io.Writer, rows []AttentionRow) error {
 	return writeTable(w, attentionCodec, rows)
 }
 
+// WriteCollectives writes a collectives.csv, sorted.
+func WriteCollectives(w io.Writer, rows []CollectiveRow) error {
+	return writeTable(w, collectivesCodec, rows)
+}
+
 // WriteMoE writes a moe.csv, sorted.
 func WriteMoE(w io.Writer, rows []MoERow) error { return writeTable(w, moeCodec, rows) }
 
@@ -148,7 +153,7 @@ func (w *rowWriter) integer(n int) {
 	c := &w.schema.Columns[w.column]
 	w.column++
 	w.begin()
-	if float64(n) < c.Min || float64(n) > c.Max {
+	if n < 0 || float64(n) < c.Min || float64(n) > c.Max {
 		w.refuse(c, strconv.Itoa(n))
 		return
 	}

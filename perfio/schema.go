@@ -39,6 +39,7 @@ const (
 	SkewFitFile     = "skew_fit.csv"
 	BatchesFile     = "batches.jsonl"
 	StepFile        = "step.csv"
+	CollectivesFile = "collectives.csv"
 )
 
 // Type is what a column holds.
@@ -114,7 +115,7 @@ func layer() Column {
 
 // tables is the schema: the order of columns is the order in which they are
 // written and the index by which the decoders below name them.
-var tables = []*Table{denseSchema, perSequenceSchema, attentionSchema, moeSchema, skewSchema, skewFitSchema, stepSchema}
+var tables = []*Table{denseSchema, perSequenceSchema, attentionSchema, moeSchema, skewSchema, skewFitSchema, stepSchema, collectivesSchema}
 
 var denseSchema = &Table{
 	File: DenseFile, Expected: true, Order: "layer, tokens", CRLF: true, Unique: true,
@@ -192,6 +193,24 @@ var skewFitSchema = &Table{
 		real("alpha", "1", FourDecimals, "weight of t_max against t_mean"),
 		{Name: "n_samples", Type: Integer, Unit: "rows", Max: math.MaxInt32, Doc: "rows of skew.csv behind alpha"},
 		{Name: "raw_key", Type: Text, Key: true, Optional: true, Empty: true, Doc: "takes the place of the key made of pc and the labels"},
+	},
+}
+
+// maxBytes is more than any tensor that ranks exchange in a step.
+const maxBytes = 1 << 32
+
+var collectivesSchema = &Table{
+	File: CollectivesFile, Order: "layer, collective, tokens, bytes", Unique: true,
+	Doc: "what the ranks of a tensor-parallel engine exchange at the end of a layer, beside that layer's own time (tp_mode real only)",
+	Columns: []Column{
+		label("layer", "layer's name in the architecture's catalog"),
+		label("collective", "all_reduce, all_gather, ..."),
+		key("tokens", "tokens", "tokens that the step computes; of a per_sequence layer: its sequences"),
+		{Name: "ranks", Type: Integer, Unit: "ranks", Min: 2, Max: MaxTP, Doc: "that take part"},
+		{Name: "bytes", Type: Integer, Unit: "bytes", Max: maxBytes, Key: true, Doc: "of the tensor that each rank gives"},
+		{Name: "calls", Type: Integer, Unit: "calls", Min: 1, Max: MaxKey, Doc: "in one call of the layer"},
+		timeUS("time_us", SixDigits, "of one collective, on the rank that comes last and waits for nobody: the transfer"),
+		{Name: "wait_us", Type: Number, Unit: "us", Max: MaxTimeUS, Format: SixDigits, Doc: "how much longer the rank that comes first is in it"},
 	},
 }
 

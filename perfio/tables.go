@@ -160,6 +160,32 @@ var skewFitCodec = &codec[SkewFitRow]{
 	byKey: func(r *SkewFitRow) bool { return r.RawKey != "" },
 }
 
+var collectivesCodec = &codec[CollectiveRow]{
+	schema: collectivesSchema,
+	decode: func(s *rowScanner, r *CollectiveRow) {
+		r.Layer, r.Collective, r.Tokens = s.text(0), s.text(1), s.integer(2)
+		r.Ranks, r.Bytes, r.Calls = s.integer(3), s.integer(4), s.integer(5)
+		r.TimeUS, r.WaitUS = s.number(6), s.number(7)
+	},
+	values: func(r *CollectiveRow, w *rowWriter) {
+		w.text(r.Layer)
+		w.text(r.Collective)
+		w.integer(r.Tokens)
+		w.integer(r.Ranks)
+		w.integer(r.Bytes)
+		w.integer(r.Calls)
+		w.number(r.TimeUS)
+		w.number(r.WaitUS)
+	},
+	compare: func(a, b *CollectiveRow) int {
+		return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(a.Collective, b.Collective),
+			cmp.Compare(a.Tokens, b.Tokens), cmp.Compare(a.Bytes, b.Bytes))
+	},
+	key: func(r *CollectiveRow) string {
+		return "(" + r.Layer + ", " + r.Collective + ", " + strconv.Itoa(r.Tokens) + ", " + strconv.Itoa(r.Bytes) + ")"
+	},
+}
+
 func integers(v ...int) string {
 	b := []byte{'('}
 	for i, n := range v {

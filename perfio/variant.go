@@ -17,6 +17,11 @@ func shortType(name string) string {
 	return name
 }
 
+// RealTPSuffix ends the name of a variant whose tensor-parallel degrees were had
+// with an engine of that many ranks: nobody takes it for one whose degrees are
+// emulated, as LLMServingSim's all are.
+const RealTPSuffix = "-realtp"
+
 // VariantName is the name of the folder for a data type of the weights and one
 // of the KV cache: bf16, bf16-kvfp8. With no dtype ("" or auto) the model
 // config's decides; with neither the weights are "default". cfg may be nil.

@@ -54,6 +54,7 @@ func (tp *TP) files() []bundleFile {
 	add(tp.MoE != nil, MoEFile, func(w io.Writer) error { return WriteMoE(w, tp.MoE) })
 	add(tp.Skew != nil, SkewFile, func(w io.Writer) error { return WriteSkew(w, tp.Skew) })
 	add(tp.SkewFit != nil, SkewFitFile, func(w io.Writer) error { return WriteSkewFit(w, tp.SkewFit) })
+	add(tp.Collectives != nil, CollectivesFile, func(w io.Writer) error { return WriteCollectives(w, tp.Collectives) })
 	add(tp.Batches != nil, BatchesFile, func(w io.Writer) error { return WriteBatches(w, tp.Batches) })
 	add(tp.Steps != nil, StepFile, func(w io.Writer) error { return WriteStep(w, tp.Steps) })
 	return files

@@ -26,6 +26,7 @@ func TestFailingWriters(t *testing.T) {
 		"moe":          func(w io.Writer) error { return perfio.WriteMoE(w, tp.MoE) },
 		"skew":         func(w io.Writer) error { return perfio.WriteSkew(w, tp.Skew) },
 		"skew_fit":     func(w io.Writer) error { return perfio.WriteSkewFit(w, tp.SkewFit) },
+		"collectives":  func(w io.Writer) error { return perfio.WriteCollectives(w, bundletest.Collectives()) },
 		"batches":      func(w io.Writer) error { return perfio.WriteBatches(w, tp.Batches) },
 		"meta":         func(w io.Writer) error { return perfio.WriteMeta(w, b.Meta) },
 	} {

@@ -23,11 +23,17 @@ func (r *runner) boot(ctx context.Context) error {
 			message = fmt.Sprintf("attempt %d of %d, after: %v", attempt+1, attempts, err)
 		}
 		r.emit(Event{Kind: EventBooting, Message: message})
-		if err = r.bootOnce(ctx); err == nil {
+		booting, cancel := r.untilStopped(ctx)
+		err = r.bootOnce(booting)
+		cancel()
+		if err == nil {
 			break
 		}
 		if ctx.Err() != nil {
 			return err
+		}
+		if r.stopping() {
+			return ErrStopped // the time that is left is not enough for a boot
 		}
 	}
 	if err != nil {
@@ -36,6 +42,19 @@ func (r *runner) boot(ctx context.Context) error {
 	r.report.Boots++
 	r.emit(Event{Kind: EventBooted, Message: d.engine.GPU})
 	return r.checkEnvironment()
+}
+
+// untilStopped is ctx, ended too when the run is asked to end.
+func (r *runner) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-r.Stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func (r *runner) bootOnce(ctx context.Context) error {
@@ -54,6 +73,9 @@ func (r *runner) bootOnce(ctx context.Context) error {
 		r.driver = driver
 		if r.description, err = driver.Describe(ctx); err != nil {
 			return errors.Join(err, r.closeDriver())
+		}
+		if r.Costs == (Costs{}) {
+			r.Costs = CostsAt(r.description.PaceShotsPerSecond)
 		}
 	}
 	spec := r.Spec
@@ -94,7 +116,7 @@ func (r *runner) checkEnvironment() error {
 	if !known && !x.measuredUnder(was, d.tp) {
 		known = true
 	}
-	entry := &record{Kind: recordEnvironment, TimeMS: r.Now().UnixMilli(), Env: id, TP: d.tp}
+	entry := &record{Kind: recordEnvironment, TimeMS: r.Now().UnixMilli(), Env: id, TP: d.tp, Place: r.Place}
 	if x.environments[id] == nil {
 		entry.Fingerprint = d.engine.Fingerprint
 	}

@@ -50,6 +50,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("order", order, order != "")
 	m.setOrDrop("blocks", r.Spec.Blocks, !replayed)
 	m.set("tp_degrees", degrees)
+	m.setOrDrop("tp_mode", string(RealTP), r.Spec.TPMode == RealTP)
 	m.set("engine_effective", r.engineEffective(slices.Max(degrees)))
 	if r.PlanName != "" {
 		m.set("plan", r.PlanName)
@@ -76,6 +77,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.setOrDrop("infeasible_shots", infeasible, infeasible > 0)
 	telemetry := newYAMLMap()
 	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
+	telemetry.setOrDrop("shards", shardsNode(r.shards), len(r.shards) > 0)
 	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)
@@ -103,7 +105,11 @@ func (r *runner) engineEffective(tp int) yamlMap {
 	if s.KVCacheDType != "" {
 		m.set("kv_cache_dtype", s.KVCacheDType)
 	}
-	m.set("tensor_parallel_size", 1)
+	size, divisor := 1, tp
+	if s.TPMode == RealTP {
+		size, divisor = tp, 1
+	}
+	m.set("tensor_parallel_size", size)
 	m.set("block_size", e.Limits.BlockSize)
 	if e.Limits.MaxModelLen > 0 {
 		m.set("max_model_len", e.Limits.MaxModelLen)
@@ -124,8 +130,8 @@ func (r *runner) engineEffective(tp int) yamlMap {
 		{"num_key_value_heads", s.Model.NumKeyValueHeads},
 		{"vocab_size", s.Model.VocabSize},
 	} {
-		if field.value > 0 && field.value%tp == 0 {
-			overrides.set(field.name, field.value/tp)
+		if field.value > 0 && field.value%divisor == 0 {
+			overrides.set(field.name, field.value/divisor)
 		}
 	}
 	m.set("hf_overrides", overrides)
@@ -189,6 +195,24 @@ func driftNode(m *driftModel, threshold float64) yamlMap {
 		}
 	}
 	n.set("blocks_redone", redone)
+	return n
+}
+
+// shardsNode says how alike the shards are that a bundle was put together from.
+func shardsNode(shards []ShardReport) yamlMap {
+	n := newYAMLMap()
+	n.set("count", len(shards))
+	var ratios []float64
+	for _, s := range shards {
+		if s.Ratio > 0 {
+			ratios = append(ratios, s.Ratio)
+		}
+	}
+	n.set("compared", len(ratios))
+	if len(ratios) > 0 {
+		n.set("fastest", perfio.RoundDecimals(slices.Min(ratios), 4))
+		n.set("slowest", perfio.RoundDecimals(slices.Max(ratios), 4))
+	}
 	return n
 }
 

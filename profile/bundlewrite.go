@@ -25,6 +25,10 @@ func (r *runner) write() error {
 	if d == nil || d.tasks == nil {
 		return nil
 	}
+	if r.Shard.Count > 0 {
+		d.written = true // the tables take all shards
+		return nil
+	}
 	old, err := r.readBundle()
 	if err != nil {
 		return err
@@ -163,10 +167,11 @@ func (r *runner) skewFactor() float64 {
 
 // copyStable takes the rows of layers that do not change with the degree from
 // the lowest degree there is, also in place of some that a run of this degree
-// alone measured: an emulated rank runs them on other shapes. What a replayed
+// alone measured: an emulated rank runs them on other shapes. A rank of a real
+// degree runs them as they are, so there they are its own. What a replayed
 // bundle has stays as it is there.
 func (r *runner) copyStable(tables *perfio.TP, old *perfio.Bundle) {
-	if len(old.TPs) == 0 || old.TPs[0].Degree >= tables.Degree {
+	if len(old.TPs) == 0 || old.TPs[0].Degree >= tables.Degree || r.Spec.TPMode == RealTP {
 		return
 	}
 	from := &old.TPs[0]
@@ -208,6 +213,9 @@ func keepOtherRows(tables, had *perfio.TP) {
 	})
 	tables.MoE = addMissing(tables.MoE, had.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
 	tables.Skew = mergeSkew(tables.Skew, had.Skew)
+	tables.Collectives = addMissing(tables.Collectives, had.Collectives, func(r perfio.CollectiveRow) any {
+		return [4]any{r.Layer, r.Collective, r.Tokens, r.Bytes}
+	})
 	if tables.Batches == nil {
 		tables.Batches = had.Batches
 	}

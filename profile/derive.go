@@ -138,6 +138,7 @@ func (v *deriver) derive(plan *TPPlan) {
 			v.validation = v.batches(c)
 		}
 	}
+	v.collectives(plan)
 }
 
 func (v *deriver) table(c *CategoryPlan) {

@@ -51,11 +51,24 @@ type Description struct {
 	PaceShotsPerSecond float64
 }
 
+// TPMode says how a tensor-parallel degree is had.
+type TPMode string
+
+const (
+	// EmulatedTP boots one rank, of a model whose sizes are divided by the degree.
+	EmulatedTP TPMode = perfio.TPModeEmulated
+	// RealTP boots the undivided model on as many devices as the degree says,
+	// through the engine's own executor. Its ranks' collectives are measured as
+	// layers of their own, and the slowest rank counts.
+	RealTP TPMode = perfio.TPModeReal
+)
+
 // EngineSpec is what to boot.
 type EngineSpec struct {
 	Model        *perfio.ModelConfig // as the model's config.json has it, undivided
 	Architecture *perfio.Architecture
-	TP           int    // tensor-parallel degree to emulate, at least 1
+	TP           int    // tensor-parallel degree, at least 1
+	TPMode       TPMode // "": emulated
 	DType        string // vLLM's name: "bfloat16", ...
 	KVCacheDType string // "auto", "fp8", ...
 	// MaxNumBatchedTokens and MaxNumSeqs are the logical limits. An engine is
@@ -147,6 +160,9 @@ type Result struct {
 	Status  Status
 	Message string // why, where Status is not OK
 	Layers  []LayerResult
+	// Collectives are what the ranks of an engine told each other in the step;
+	// none where it has one rank. No layer's time has any of it.
+	Collectives []CollectiveResult
 	// StepUS is the wall time of the whole step, a value a sample.
 	StepUS []float64
 	// Unaccounted is the share of the step's device time that belongs to no
@@ -169,6 +185,21 @@ type LayerResult struct {
 	// KernelsUS splits the time by kernel class (attention: flash, combine,
 	// cache_write), a value a sample; nil where there is no such split.
 	KernelsUS map[string][]float64
+}
+
+// CollectiveResult is one kind of collective that a layer ends with.
+type CollectiveResult struct {
+	Layer string // of the catalog; "" outside all of them
+	Kind  string // all_reduce, all_gather, ...
+	Rows  int    // of the tensor that a rank gives: tokens, or sequences
+	Bytes int    // of that tensor
+	Ranks int
+	Calls int // in one call of the layer
+	// SamplesUS is the mean over the step's collectives of the transfer: how long the rank that came last, and waited
+	// for nobody, was in it. A value a sample.
+	SamplesUS []float64
+	// WaitUS is how much longer the rank that came first was in it.
+	WaitUS []float64
 }
 
 // Telemetry is the device's state around a shot or a block of shots. A zero is

@@ -21,7 +21,10 @@ const (
 
 // Event is one thing that happened in a run.
 type Event struct {
-	Kind     EventKind
+	Kind EventKind
+	// Device is the one of several that it happened on (RunDevices); "" for the
+	// only one, and for what concerns all. Done and Total count all devices'.
+	Device   string
 	TP       int
 	Category Category
 	Shape    string // of a shot

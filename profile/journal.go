@@ -34,7 +34,7 @@ type Journal struct {
 	// a killed process.
 	Torn []*JournalDamage
 
-	dir     string
+	own     string // the file that is appended to
 	file    journalFile
 	pending []byte // encoded, not written
 	dirty   bool   // written, not synced
@@ -72,18 +72,12 @@ func OpenJournal(dir, shard string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: dir, index: newJournalIndex()}
-	entries, err := os.ReadDir(dir) // sorted by name
+	own := filepath.Join(dir, shard+".jsonl")
+	j := &Journal{own: own, index: newJournalIndex()}
+	names, err := journalFiles(dir)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".jsonl" && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, filepath.Join(dir, e.Name()))
-		}
-	}
-	own := filepath.Join(dir, shard+".jsonl")
 	var ownSize int64
 	for i, name := range names {
 		size, err := j.read(name, i)
@@ -108,6 +102,33 @@ func OpenJournal(dir, shard string) (*Journal, error) {
 	}
 	j.file = f
 	return j, syncDir(dir)
+}
+
+// journalFiles lists the files of the journal in dir, sorted by name.
+func journalFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".jsonl" && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names, nil
+}
+
+// readJournal reads the files named, to append to none.
+func readJournal(names []string) (*Journal, error) {
+	j := &Journal{index: newJournalIndex()}
+	for i, name := range names {
+		if _, err := j.read(name, i); err != nil {
+			return nil, err
+		}
+	}
+	j.index.own = len(names)
+	return j, nil
 }
 
 // read indexes one file and returns the size up to which it is sound.
@@ -177,6 +198,9 @@ func parseAll(lines [][]byte) ([]*record, []error) {
 // append adds a record to the index and to the file. The record survives the
 // end of this process once append has returned, and a power cut once sync has.
 func (j *Journal) append(r *record) error {
+	if j.err == nil && j.file == nil {
+		j.err = errors.New("journal: it is not open for appending")
+	}
 	if j.err != nil {
 		return j.err
 	}

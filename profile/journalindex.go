@@ -1,6 +1,9 @@
 package profile
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // measureKey identifies a measurement but for its layer, which the records
 // under it name.
@@ -41,6 +44,7 @@ type journalIndex struct {
 	accepts      map[string][]string // ids whose measurements count for the key's
 	shards       map[int]*shardState
 	anchors      []*record
+	anchorFiles  []int // the file of each anchor
 	own          int
 	shotRecords  int
 	imports      bool // rows of earlier tables are among the shots
@@ -54,7 +58,8 @@ type journalIndex struct {
 type shardState struct {
 	anchor *record // the last anchor since the last boot
 	open   *blockState
-	last   int // the highest block number
+	last   int    // the highest block number
+	place  string // where it was booted last
 }
 
 func newJournalIndex() journalIndex {
@@ -95,6 +100,7 @@ func (x *journalIndex) add(r *record, shard int) {
 		// A boot: anchors before it say nothing about blocks after it.
 		s.anchor, s.open = nil, nil
 		x.current[r.TP] = r.Env
+		s.place = r.Place
 		if r.Fingerprint != nil {
 			x.environments[r.Env] = r.Fingerprint
 		}
@@ -107,6 +113,7 @@ func (x *journalIndex) add(r *record, shard int) {
 		}
 		s.anchor = r
 		x.anchors = append(x.anchors, r)
+		x.anchorFiles = append(x.anchorFiles, shard)
 	case recordBlock:
 		x.block(blockKey{shard, r.Block}).redone = r.Redone
 	case recordServing, recordSteps:
@@ -144,6 +151,28 @@ func (x *journalIndex) environmentsFor(env string) []string {
 		for _, old := range x.accepts[ids[i]] {
 			if !slices.Contains(ids, old) {
 				ids = append(ids, old)
+			}
+		}
+	}
+	return ids
+}
+
+// related lists the ids whose measurements count together with env's, env first:
+// those that it accepts, those that accept it, and so on.
+func (x *journalIndex) related(env string) []string {
+	ids := []string{env}
+	add := func(id string) {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	for i := 0; i < len(ids); i++ {
+		for _, old := range x.accepts[ids[i]] {
+			add(old)
+		}
+		for _, id := range slices.Sorted(maps.Keys(x.accepts)) {
+			if slices.Contains(x.accepts[id], ids[i]) {
+				add(id)
 			}
 		}
 	}

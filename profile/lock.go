@@ -17,6 +17,15 @@ import (
 // lockFile stands in the journal's folder while a run works on a bundle.
 const lockFile = "lock"
 
+// lockName is a run's lock: a shard has its own, so that only runs of one shard
+// keep each other out.
+func lockName(s Shard) string {
+	if s.Count == 0 {
+		return lockFile
+	}
+	return s.JournalName() + ".lock"
+}
+
 // How often a holder says that it lives, and how long another host's is
 // watched before it is taken for dead.
 const (
@@ -37,6 +46,7 @@ type Lock struct {
 	self  lockHolder
 	watch time.Duration // how long a holder elsewhere is watched
 	stop  chan struct{}
+	lost  chan struct{} // closed when another one has taken the lock
 	wg    sync.WaitGroup
 }
 
@@ -64,13 +74,15 @@ func (e *LockedError) Error() string {
 
 // AcquireLock locks the bundle whose journal's folder is dir, which is created
 // if need be. It returns a *LockedError if a run is at work there.
-func AcquireLock(dir string) (*Lock, error) { return acquireLock(dir, lockWatch) }
+func AcquireLock(dir string) (*Lock, error) { return acquireLock(dir, lockFile, lockWatch) }
 
-func acquireLock(dir string, watch time.Duration) (*Lock, error) {
+func acquireLock(dir, name string, watch time.Duration) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	l := &Lock{path: filepath.Join(dir, lockFile), self: thisProcess(), watch: watch, stop: make(chan struct{})}
+	l := &Lock{
+		path: filepath.Join(dir, name), self: thisProcess(), watch: watch, stop: make(chan struct{}), lost: make(chan struct{}),
+	}
 	for range 10 {
 		err := l.place()
 		if err == nil {
@@ -191,7 +203,11 @@ func (l *Lock) beat() {
 			return
 		case <-ticker.C:
 		}
-		if !l.held() {
+		switch held, err := l.held(); {
+		case err != nil:
+			continue // the file system does not answer
+		case !held:
+			close(l.lost)
 			return
 		}
 		l.self.Beat = l.self.Beat%8 + 1 // one digit
@@ -205,10 +221,17 @@ func (l *Lock) beat() {
 }
 
 // held reports whether the file is still ours.
-func (l *Lock) held() bool {
+func (l *Lock) held() (bool, error) {
 	text, err := os.ReadFile(l.path)
-	return err == nil && bytes.Contains(text, []byte(l.self.Token))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return bytes.Contains(text, []byte(l.self.Token)), err
 }
+
+// Lost is closed once the lock is found to be another one's: on a machine that
+// was cut off for longer than a watcher waits, and came back.
+func (l *Lock) Lost() <-chan struct{} { return l.lost }
 
 // Release removes the lock. It is safe to call more than once.
 func (l *Lock) Release() error {
@@ -219,8 +242,12 @@ func (l *Lock) Release() error {
 	}
 	close(l.stop)
 	l.wg.Wait()
-	if !l.held() {
-		return fmt.Errorf("%s: the lock was taken away during the run", l.path)
+	held, err := l.held()
+	if err == nil && !held {
+		err = errors.New("the lock was taken away during the run")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.path, err)
 	}
 	return os.Remove(l.path)
 }

@@ -104,7 +104,7 @@ func TestLockOfAnotherHost(t *testing.T) {
 		if alive {
 			time.AfterFunc(20*time.Millisecond, func() { holder.Beat = 1; write() })
 		}
-		lock, err := acquireLock(dir, 200*time.Millisecond)
+		lock, err := acquireLock(dir, lockFile, 200*time.Millisecond)
 		if (err != nil) != alive {
 			t.Errorf("alive %v: %v", alive, err)
 		}

@@ -272,7 +272,7 @@ func (p *pass) take(t *task, res Result) error {
 	entry := &record{
 		Kind: recordShot, TimeMS: p.Now().UnixMilli(), Env: d.env, TP: d.tp, Scope: t.scope, Shape: t.shape,
 		Block: p.block, Status: OK, StepUS: res.StepUS, Unacc: res.Unaccounted, Telemetry: res.Telemetry,
-		Executed: res.Executed, Layers: keptLayers(t, res),
+		Executed: res.Executed, Layers: keptLayers(t, res), Collectives: collectiveRecords(res),
 	}
 	if err := p.journal.append(entry); err != nil {
 		return err

@@ -64,6 +64,10 @@ type PlanOptions struct {
 	SkipSkew      bool
 	Only          []Category // nil: all
 
+	// RealTP: every layer is measured at every degree, since a real rank runs
+	// each as an engine of that degree does. An emulated one does not.
+	RealTP bool
+
 	// ShareRepeats has shots of equal shape measured once in a tp, for all the
 	// categories that hold them, but for those that do not share (see Shares).
 	ShareRepeats bool
@@ -296,7 +300,7 @@ func (p planner) ownLayers() []string {
 	}
 	var names []string
 	for _, e := range p.arch.Catalog {
-		if p.tp == 1 || !e.TPStable && e.Category != string(MoE) {
+		if p.tp == 1 || p.opts.RealTP || !e.TPStable && e.Category != string(MoE) {
 			names = append(names, e.Layer)
 		}
 	}
@@ -311,7 +315,7 @@ func (p planner) layers(category Category) []string {
 	}
 	var names []string
 	for _, e := range p.arch.Catalog {
-		if e.Category == string(category) && (!e.TPStable || p.tp == p.opts.TPs[0]) {
+		if e.Category == string(category) && (!e.TPStable || p.tp == p.opts.TPs[0] || p.opts.RealTP) {
 			names = append(names, e.Layer)
 		}
 	}
@@ -407,7 +411,7 @@ func points(chunks, kvPrefills, decodes, kvDecodes []int) []AttentionPoint {
 
 func (p planner) moe() []Shot {
 	// Parallel degrees share tp1's rows: an expert is not divided.
-	if p.tp != 1 || p.limits.NumExperts < 1 || p.limits.TopK < 1 {
+	if p.tp != 1 && !p.opts.RealTP || p.limits.NumExperts < 1 || p.limits.TopK < 1 {
 		return nil
 	}
 	var shots []Shot

@@ -29,16 +29,18 @@ type record struct {
 
 	// Shots and anchors. Scope is empty where the measurement is shared by all
 	// that need a shot of this shape, else it names the one that does.
-	Scope     string        `json:"for,omitempty"`
-	Shape     string        `json:"shape,omitempty"`
-	Block     int           `json:"b,omitempty"`
-	Status    Status        `json:"st,omitempty"`
-	Message   string        `json:"msg,omitempty"`
-	Layers    []layerRecord `json:"ly,omitempty"`
-	StepUS    []float64     `json:"step,omitempty"`
-	Unacc     float64       `json:"un,omitempty"`
-	Executed  []Group       `json:"ex,omitempty"`
-	Telemetry *Telemetry    `json:"tel,omitempty"`
+	Scope   string        `json:"for,omitempty"`
+	Shape   string        `json:"shape,omitempty"`
+	Block   int           `json:"b,omitempty"`
+	Status  Status        `json:"st,omitempty"`
+	Message string        `json:"msg,omitempty"`
+	Layers  []layerRecord `json:"ly,omitempty"`
+	StepUS  []float64     `json:"step,omitempty"`
+	// Collectives are kept whatever layers the shot was for: they are few.
+	Collectives []collectiveRecord `json:"co,omitempty"`
+	Unacc       float64            `json:"un,omitempty"`
+	Executed    []Group            `json:"ex,omitempty"`
+	Telemetry   *Telemetry         `json:"tel,omitempty"`
 	// Imported marks a row taken from a CSV file: one value, spread unknown.
 	Imported bool     `json:"csv,omitempty"`
 	Alpha    *float64 `json:"alpha,omitempty"` // of an imported skew row
@@ -46,6 +48,7 @@ type record struct {
 	// Environments.
 	Fingerprint map[string]string `json:"fp,omitempty"`
 	Accepts     string            `json:"old,omitempty"`
+	Place       string            `json:"at,omitempty"` // the host and device, for people
 
 	// Blocks.
 	Redone bool `json:"redone,omitempty"`
@@ -61,6 +64,18 @@ type layerRecord struct {
 	Calls    int                  `json:"c,omitempty"`
 	Launches int                  `json:"n,omitempty"`
 	Kernels  map[string][]float64 `json:"kn,omitempty"`
+}
+
+// collectiveRecord is one layer's collectives of a kind in a shot.
+type collectiveRecord struct {
+	Layer  string    `json:"l"`
+	Kind   string    `json:"k"`
+	Rows   int       `json:"r"`
+	Bytes  int       `json:"b"`
+	Ranks  int       `json:"n"`
+	Calls  int       `json:"c"`
+	US     []float64 `json:"us"`
+	WaitUS []float64 `json:"w"`
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -23,7 +23,8 @@ type Report struct {
 	Infeasible int
 	Stopped    bool
 	Boots      int
-	Redone     int // shots measured again because the device had drifted
+	Redone     int   // shots measured again because the device had drifted
+	Shard      Shard // that was measured; zero: the whole plan
 	// Workloads are the lists of requests that were served for their steps;
 	// ReusedWorkloads those that had been before.
 	Workloads, ReusedWorkloads int
@@ -84,29 +85,36 @@ func Run(ctx context.Context, opts RunOptions) (*Report, error) {
 
 // runWithJournal is Run; prepare may change the journal before it is used.
 func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)) (report *Report, err error) {
-	report = &Report{Dir: opts.Dir}
+	report = &Report{Dir: opts.Dir, Shard: opts.Shard}
 	opts, err = opts.filled()
 	if err != nil {
 		return report, err
 	}
-	lock, err := AcquireLock(filepath.Join(opts.Dir, JournalDir))
+	sharded := opts.Shard.Count > 0
+	lock, err := acquireLock(filepath.Join(opts.Dir, JournalDir), lockName(opts.Shard), lockWatch)
 	if err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	if err := removeLeftovers(opts.Dir); err != nil {
-		return report, err
+	if !sharded { // other shards may be writing
+		if err := removeLeftovers(opts.Dir); err != nil {
+			return report, err
+		}
 	}
-	journal, err := OpenJournal(filepath.Join(opts.Dir, JournalDir), DefaultShard)
+	journal, err := OpenJournal(filepath.Join(opts.Dir, JournalDir), opts.Shard.JournalName())
 	if err != nil {
 		return report, err
 	}
-	defer func() { err = errors.Join(err, journal.Close()) }()
 	prepare(journal)
-	r := &runner{RunOptions: opts, report: report, journal: journal, began: time.Now()}
-	defer func() { err = errors.Join(err, r.closeDriver()) }()
+	r := &runner{RunOptions: opts, report: report, journal: journal, lock: lock, began: time.Now()}
+	defer func() { err = errors.Join(err, r.closeDriver(), r.journal.Close()) }()
 	for _, d := range journal.Torn {
-		r.warn("%v: cut off", d)
+		switch {
+		case d.File == journal.own:
+			r.warn("%v: cut off", d)
+		case !sharded: // with other shards at work that is a record being written
+			r.warn("%v: passed over", d)
+		}
 	}
 	for _, d := range journal.Damages {
 		r.warn("%v: skipped; what it held is measured again", d)
@@ -119,6 +127,7 @@ type runner struct {
 	RunOptions
 	report  *Report
 	journal *Journal
+	lock    *Lock
 	began   time.Time
 
 	driver      Driver
@@ -126,7 +135,8 @@ type runner struct {
 	degree      *degree // the one being measured
 	inARow      int     // failures since the last success, first attempts alone
 	lastFailure string
-	sumsOf      int // runs that the bundle's skew times are sums of; 0: they are means
+	shards      []ShardReport // of a merge
+	sumsOf      int           // runs that the bundle's skew times are sums of; 0: they are means
 }
 
 // degree is one tensor-parallel degree being measured.
@@ -162,10 +172,13 @@ func (r *runner) warn(format string, args ...any) {
 	r.emit(Event{Kind: EventWarning, Message: fmt.Sprintf(format, args...)})
 }
 
-// stopping reports whether the run was asked to end.
+// stopping reports whether the run was asked to end, or has lost its lock to
+// another one, which Release will say.
 func (r *runner) stopping() bool {
 	select {
 	case <-r.Stop:
+		return true
+	case <-r.lock.Lost():
 		return true
 	default:
 		return false
@@ -177,7 +190,11 @@ func (r *runner) run(ctx context.Context) error {
 		if r.Steps != nil && r.Steps.Alone {
 			break
 		}
-		err := r.runDegree(ctx, tp)
+		runDegree := r.runDegree
+		if r.Shard.Count > 0 {
+			runDegree = r.runShardDegree
+		}
+		err := runDegree(ctx, tp)
 		if errors.Is(err, ErrStopped) {
 			r.report.Stopped = true
 			r.emit(Event{Kind: EventStopping})
@@ -216,6 +233,25 @@ func (r *runner) warnOfOtherNames() {
 
 func (r *runner) runDegree(ctx context.Context, tp int) error {
 	r.degree = &degree{tp: tp}
+	if err := r.bootDegree(ctx); err != nil {
+		return err
+	}
+	d := r.degree
+	plan, err := r.Plan(tp, d.engine)
+	if err != nil {
+		return fmt.Errorf("tp%d: plan: %w", tp, err)
+	}
+	d.plan = plan
+	if err := r.importRows(); err != nil {
+		return err
+	}
+	r.makeTasks()
+	return r.measureDegree(ctx)
+}
+
+// bootDegree starts the degree's engine, the first one of the run with what
+// comes before anything is measured.
+func (r *runner) bootDegree(ctx context.Context) error {
 	if r.stopping() {
 		return ErrStopped
 	}
@@ -228,22 +264,16 @@ func (r *runner) runDegree(ctx context.Context, tp int) error {
 			return err
 		}
 	}
-	if tp == r.TPs[0] {
+	if r.degree.tp == r.TPs[0] {
 		r.warnOfOtherNames()
 	}
+	return nil
+}
+
+// measureDegree measures the degree's tasks and has the tables written.
+func (r *runner) measureDegree(ctx context.Context) error {
 	d := r.degree
-	plan, err := r.Plan(tp, d.engine)
-	if err != nil {
-		return fmt.Errorf("tp%d: plan: %w", tp, err)
-	}
-	d.plan = plan
-	if err := r.importRows(); err != nil {
-		return err
-	}
-	if err := r.makeTasks(); err != nil {
-		return err
-	}
-	err = r.measure(ctx)
+	err := r.measure(ctx)
 	for _, t := range d.tasks {
 		if t.aside || r.missing(t) > 0 {
 			r.report.Missing++

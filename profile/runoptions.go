@@ -36,6 +36,14 @@ type RunOptions struct {
 	// ShareRepeats and Order are followed.
 	PlanOptions PlanOptions
 
+	// Shard, if it is not zero, is the part of the plan that this run measures,
+	// into its own file of the bundle's journal; several may run at a time, on
+	// any machines that share the folder. No table is written: see MergeShards.
+	Shard Shard
+	// Costs balance the shards; zero: by the driver's pace.
+	Costs Costs
+	// Place says to people where a shard runs, the host and the device.
+	Place string
 	// Steps, where it is not nil, has whole steps measured after the shots.
 	Steps *StepOptions
 
@@ -101,7 +109,7 @@ func (o RunOptions) filled() (RunOptions, error) {
 	setDefault(&o.MaxRedo, 2)
 	setDefault(&o.OnChange, StopOnChange)
 	setDefault(&o.Spec.Blocks, 2)
-	var errs []error
+	errs := []error{o.Shard.check()}
 	if o.Iterations < 1 {
 		errs = append(errs, fmt.Errorf("iterations: found %d, expected at least 1", o.Iterations))
 	}

@@ -57,7 +57,9 @@ func TestStepsReplayed(t *testing.T) {
 		Dir: dir, Hardware: "X", Variant: "bf16", Steps: &profile.StepOptions{Alone: true},
 		Open: func() (profile.Driver, error) { return opened.NewDriver(), nil },
 		Spec: profile.EngineSpec{Model: &perfio.ModelConfig{ID: "m", NumHiddenLayers: 16}, Architecture: arch},
-		Plan: func(int, *profile.Engine) (profile.TPPlan, error) { return profile.TPPlan{}, fmt.Errorf("no plan is made") },
+		Plan: func(int, *profile.Engine) (profile.TPPlan, error) {
+			return profile.TPPlan{}, fmt.Errorf("no plan is made")
+		},
 	}
 	report := run(t, options)
 	if report.Workloads != 3 || report.Steps != len(rows) || report.Partial() {

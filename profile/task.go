@@ -61,31 +61,27 @@ func joinInts(prefix string, values ...int) string {
 	return string(b)
 }
 
-// makeTasks lists what the plan wants and the journal does not hold, in the
-// order in which it is measured.
-func (r *runner) makeTasks() error {
-	d := r.degree
-	share := r.PlanOptions.ShareRepeats
+// planTasks lists the measurements that a degree's plan asks for, each once, in
+// the order of runOrder. left gives the layers of a shot that are still wanted;
+// a shot without any is no task.
+func planTasks(plan *TPPlan, share bool, left func(c *CategoryPlan, i int) []string) []*task {
 	type key struct{ scope, shape string }
 	byKey := make(map[key]*task)
-	d.tasks = []*task{} // not nil: the plan stands
-	d.imported = make(map[Category]int)
+	tasks := []*task{}
 	for order, category := range runOrder {
-		c := d.plan.category(category)
+		c := plan.category(category)
 		if c == nil {
 			continue
 		}
 		for i := range c.Shots {
 			shot := &c.Shots[i]
-			layers := r.notImported(shot, plannedLayers(c, i, r.Spec.Architecture))
+			layers := left(c, i)
 			if len(layers) == 0 {
-				d.imported[category]++
 				continue
 			}
 			k := key{shape: shot.Shape()}
-			scope := shotScope(shot)
 			if !share || !category.Shares() {
-				k.scope = scope
+				k.scope = shotScope(shot)
 			}
 			t := byKey[k]
 			if t == nil {
@@ -94,10 +90,36 @@ func (r *runner) makeTasks() error {
 					t.group = i / 3 // a case's three batches follow one another
 				}
 				byKey[k] = t
-				d.tasks = append(d.tasks, t)
+				tasks = append(tasks, t)
 			}
 			t.layers = union(t.layers, layers)
 		}
+	}
+	return tasks
+}
+
+// wantedTasks are the plan's tasks but for what an earlier table answers.
+func (r *runner) wantedTasks() []*task {
+	d := r.degree
+	d.imported = make(map[Category]int)
+	return planTasks(&d.plan, r.PlanOptions.ShareRepeats, func(c *CategoryPlan, i int) []string {
+		layers := r.notImported(&c.Shots[i], plannedLayers(c, i, r.Spec.Architecture))
+		if len(layers) == 0 {
+			d.imported[c.Category]++
+		}
+		return layers
+	})
+}
+
+// makeTasks lists what the plan wants, or this run's shard of it, with what the
+// journal holds of it, in the order in which it is measured.
+func (r *runner) makeTasks() {
+	d := r.degree
+	d.tasks = r.wantedTasks()
+	r.chooseAnchor() // the same for every shard
+	if r.Shard.Count > 0 {
+		d.tasks = ofShard(d.tasks, r.Shard, r.Costs)
+		clear(d.imported) // no shard's own
 	}
 	sets := make(map[string]string)
 	for _, t := range d.tasks {
@@ -110,9 +132,7 @@ func (r *runner) makeTasks() error {
 		t.layerSet = set
 		r.count(t)
 	}
-	r.chooseAnchor()
 	r.shuffle()
-	return nil
 }
 
 // notImported are the layers that no earlier table answers for this very shot.

@@ -53,3 +53,21 @@ func NewBatch(requests []perfio.Request) Batch {
 	b.Sequences = max(len(requests), prefills+b.NDecode)
 	return b
 }
+
+// Admitted is the number of requests that are in their first step: prefills
+// without a history. A batch without Requests has at most one.
+func (b *Batch) Admitted() int {
+	if len(b.Requests) == 0 {
+		if b.PrefillChunk > 0 && b.KVPrefill == 0 {
+			return 1
+		}
+		return 0
+	}
+	n := 0
+	for _, r := range b.Requests {
+		if r.KVHistory == 0 && r.NewTokens > 0 {
+			n++
+		}
+	}
+	return n
+}

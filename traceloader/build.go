@@ -2,6 +2,7 @@ package traceloader
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -37,6 +38,13 @@ func (b *tpBuild) job(wait *sync.WaitGroup, name string, run func(*fileBuild) er
 func (b *tpBuild) start(wait *sync.WaitGroup) {
 	t, rows, o := b.table, b.rows, b.options
 	t.degree = rows.Degree
+	t.steps = slices.Clone(rows.Steps)
+	if b.bundle.Meta != nil && len(t.steps) > 0 {
+		t.captureSizes = make(map[StepMode][]int)
+		for _, mode := range perfio.StepModes() {
+			t.captureSizes[StepMode(mode)] = b.bundle.Meta.CaptureSizes(t.degree, mode)
+		}
+	}
 	if t.degree < 1 {
 		b.jobs = append(b.jobs, &fileBuild{name: "bundle", err: fmt.Errorf("tp: found %d, expected 1 or more", t.degree)})
 	}
@@ -63,6 +71,12 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 	b.job(wait, "per_sequence.csv", func(f *fileBuild) (err error) {
 		t.perSequence, err = newCurves(rows.PerSequence, "sequences", func(r *perfio.SequenceRow) (string, int, float64) {
 			return r.Layer, r.Sequences, r.TimeUS
+		}, o, f.warn)
+		return err
+	})
+	b.job(wait, "collectives.csv", func(f *fileBuild) (err error) {
+		t.collectives, err = newCurves(collectiveSums(rows.Collectives), "tokens", func(r *perfio.DenseRow) (string, int, float64) {
+			return r.Layer, r.Tokens, r.TimeUS
 		}, o, f.warn)
 		return err
 	})

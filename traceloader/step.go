@@ -25,12 +25,17 @@ type call struct {
 	curve     Curve
 	attention Attention
 	moe       MoE
+	// collective is what the ranks exchange at the end of the call, by the
+	// number that its curve goes by.
+	collective Curve
 }
 
-// LayerLatency is one call of one layer in a step.
+// LayerLatency is one call of one layer in a step, or what the ranks exchange
+// at the end of one: then it follows the layer's entry, under its name and with
+// the category collective.
 type LayerLatency struct {
 	Layer     string
-	Category  string // dense, per_sequence, attention or moe
+	Category  string // dense, per_sequence, attention, moe or collective
 	LatencyNS int64
 }
 
@@ -137,10 +142,11 @@ func (t *Table) call(tp int, layer string) (c call, ok bool, err error) {
 	case categoryAttention:
 		c.attention, ok = t.Attention(tp)
 	case categoryMoE:
-		c.moe, ok = t.MoE()
+		c.moe, ok = t.moeFor(tp)
 	default:
 		return call{}, false, fmt.Errorf("traceloader: architecture %s: layer %s: category: found %q, expected dense, per_sequence, attention or moe", t.arch.ModelType, layer, e.Category)
 	}
+	c.collective, _ = t.Collective(tp, layer)
 	return c, ok, nil
 }
 
@@ -151,12 +157,15 @@ func (w Walk) Depth() int { return w.depth }
 // nothing of use, where a lookup has no answer: Options.Refuse refused, a
 // request has a negative number, or there is nothing to compute. It goes by
 // b.Requests where there are any, else by the coordinates.
-func (w Walk) Step(b Batch, s *Step) bool {
+func (w Walk) Step(b Batch, s *Step) bool { return w.step(b, s, nil) }
+
+// step is Step with attention of lists by a memo, where there is one.
+func (w *Walk) step(b Batch, s *Step, memo *DecodeMemo) bool {
 	w.begin(&b, s)
 	return b.Tokens > 0 &&
-		runCalls(w.prologue, &b, &s.Prologue, &s.PrologueNS) &&
-		runCalls(w.block, &b, &s.Block, &s.BlockNS) &&
-		runCalls(w.head, &b, &s.Head, &s.HeadNS)
+		runCalls(w.prologue, &b, memo, &s.Prologue, &s.PrologueNS) &&
+		runCalls(w.block, &b, memo, &s.Block, &s.BlockNS) &&
+		runCalls(w.head, &b, memo, &s.Head, &s.HeadNS)
 }
 
 func (w *Walk) begin(b *Batch, s *Step) {
@@ -167,21 +176,40 @@ func (w *Walk) begin(b *Batch, s *Step) {
 	}
 }
 
-func runCalls(calls []call, b *Batch, out *[]LayerLatency, sum *int64) bool {
+func runCalls(calls []call, b *Batch, memo *DecodeMemo, out *[]LayerLatency, sum *int64) bool {
 	for i := range calls {
-		ns, ok := calls[i].latency(b)
+		ns, ok := calls[i].latency(b, memo)
 		if !ok {
 			return false
 		}
 		*out = append(*out, LayerLatency{calls[i].layer, calls[i].category, ns})
 		*sum += ns
+		if calls[i].collective.c == nil {
+			continue
+		}
+		if ns, ok = calls[i].collective.LatencyNS(calls[i].size(b)); !ok {
+			return false
+		}
+		*out = append(*out, LayerLatency{calls[i].layer, CategoryCollective, ns})
+		*sum += ns
 	}
 	return true
 }
 
-func (c *call) latency(b *Batch) (int64, bool) {
+// size is the number that a curve of the layer goes by.
+func (c *call) size(b *Batch) int {
+	if c.category == categoryPerSequence {
+		return b.Sequences
+	}
+	return b.Tokens
+}
+
+func (c *call) latency(b *Batch, memo *DecodeMemo) (int64, bool) {
 	switch {
 	case c.attention.rules != nil:
+		if len(b.Requests) > 0 && memo != nil {
+			return memo.LatencyNS(b.Requests)
+		}
 		if len(b.Requests) > 0 {
 			return c.attention.BatchLatencyNS(b.Requests)
 		}
@@ -191,13 +219,11 @@ func (c *call) latency(b *Batch) (int64, bool) {
 			return 0, false
 		}
 		return c.moe.LatencyNS(b.Tokens, b.ActivatedExperts)
-	case c.category == categoryPerSequence:
-		return c.curve.LatencyNS(b.Sequences)
 	}
-	return c.curve.LatencyNS(b.Tokens)
+	return c.curve.LatencyNS(c.size(b))
 }
 
-// Explain tells how each call of Step is answered, in the order of prologue,
+// Explain tells how each entry of Step is answered, in the order of prologue,
 // block and head, appended to dst, and the worst of them.
 func (w Walk) Explain(b Batch, dst []Answer) ([]Answer, Status) {
 	var s Step
@@ -205,13 +231,19 @@ func (w Walk) Explain(b Batch, dst []Answer) ([]Answer, Status) {
 	worst := Measured
 	for _, calls := range [...][]call{w.prologue, w.block, w.head} {
 		for i := range calls {
-			a := calls[i].explain(&b)
-			dst = append(dst, a)
-			if a.Status == Unanswered || worst == Unanswered {
-				worst = Unanswered
-				continue
+			at := len(dst)
+			dst = append(dst, calls[i].explain(&b))
+			if c := calls[i].collective; c.c != nil {
+				_, a := c.Explain(calls[i].size(&b))
+				dst = append(dst, a)
 			}
-			worst = worse(worst, a.Status)
+			for _, a := range dst[at:] {
+				if a.Status == Unanswered || worst == Unanswered {
+					worst = Unanswered
+					continue
+				}
+				worst = worse(worst, a.Status)
+			}
 		}
 	}
 	return dst, worst
@@ -226,10 +258,8 @@ func (c *call) explain(b *Batch) (a Answer) {
 	case c.moe.m != nil && b.ActivatedExperts == 0:
 	case c.moe.m != nil:
 		_, a = c.moe.Explain(b.Tokens, b.ActivatedExperts)
-	case c.category == categoryPerSequence:
-		_, a = c.curve.Explain(b.Sequences)
 	default:
-		_, a = c.curve.Explain(b.Tokens)
+		_, a = c.curve.Explain(c.size(b))
 	}
 	return a
 }

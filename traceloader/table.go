@@ -20,6 +20,10 @@ type Table struct {
 	warnings []string
 
 	calibration *Calibration // of the accurate rules
+
+	// realTP: each degree is an engine of that many ranks, and every layer's
+	// rows are its own.
+	realTP bool
 }
 
 // tpTable holds the lookups of one tp folder as the rules shaped them.
@@ -32,6 +36,10 @@ type tpTable struct {
 	packed      *packed
 	alpha       *alphaTable
 	moe         *moeTable
+
+	steps        []perfio.StepRow
+	captureSizes map[StepMode][]int
+	collectives  map[string]*curve // by layer
 }
 
 // New builds a table from a bundle, which it does not keep. The error joins all
@@ -41,6 +49,7 @@ func New(b *perfio.Bundle, o Options) (*Table, error) {
 		return nil, errors.New("traceloader: bundle: found no tp folder, expected one or more")
 	}
 	t := &Table{options: o, arch: o.Architecture, model: o.Model, tps: make([]tpTable, len(b.TPs))}
+	t.realTP = b.Meta != nil && b.Meta.TPMode() == perfio.TPModeReal
 	if err := t.resolveModel(b.Meta); err != nil {
 		return nil, err
 	}
@@ -118,9 +127,9 @@ func (t *Table) tp(degree int) *tpTable {
 }
 
 // tpFor is tp, but for a layer that the architecture marks tp_stable it is tp1
-// where that was measured.
+// where that was measured and the degrees are emulated.
 func (t *Table) tpFor(degree int, layer, category string) *tpTable {
-	if e := t.catalogEntry(layer); e != nil && e.TPStable && e.Category == category {
+	if e := t.catalogEntry(layer); e != nil && e.TPStable && e.Category == category && !t.realTP {
 		if one := t.tp(1); one != nil {
 			return one
 		}
@@ -175,6 +184,18 @@ func (t *Table) MoE() (MoE, bool) {
 	return MoE{t.tps[0].moe}, true
 }
 
+// moeFor is MoE at one degree: its own rows where the degrees are real.
+func (t *Table) moeFor(tp int) (MoE, bool) {
+	if !t.realTP {
+		return t.MoE()
+	}
+	f := t.tp(tp)
+	if f == nil || f.moe == nil {
+		return MoE{}, false
+	}
+	return MoE{f.moe}, true
+}
+
 // SkewAlpha returns the correction for decodes of different history that the
 // bundle's fit gives a batch, and where it stood: Measured for a bucket,
 // Fallback for a default. The coordinates are those of Attention.SkewLatencyNS.
@@ -185,6 +206,10 @@ func (t *Table) SkewAlpha(tp, prefillChunk, kvPrefill, nDecode, kvMean, kvMax, k
 	}
 	return f.alpha.lookup(prefillChunk, kvPrefill, nDecode, kvMean, kvMax, kvMin)
 }
+
+// CategoryCollective is the category of what a step has between its layers where
+// the degrees are real. The catalog has no such.
+const CategoryCollective = "collective"
 
 // Names of the catalog's categories.
 const (

@@ -19,6 +19,10 @@ import (
 	"github.com/layerprof/layerprof/profile"
 )
 
+// capabilityRealTP is what a worker says that can boot an engine of several
+// ranks.
+const capabilityRealTP = "tp_real"
+
 var errClosed = errors.New("the driver is closed")
 
 // Options say which worker to start and how long it may take. The zero value is
@@ -282,11 +286,18 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	if err != nil {
 		return nil, err
 	}
+	if spec.TPMode == profile.RealTP && spec.TP > 1 && !slices.Contains(d.hello.Capabilities, capabilityRealTP) {
+		return nil, d.refused(c, &WorkerError{Code: "boot", Message: fmt.Sprintf(
+			"tp mode real: found the capabilities %v, expected %s among them", d.hello.Capabilities, capabilityRealTP)})
+	}
 	d.busy.Store(true)
 	defer d.busy.Store(false)
 	began := time.Now()
 	var result bootResult
+	booted := make(chan struct{})
+	go c.process.noteUntil(booted)
 	err = c.call(ctx, op, d.options.BootDeadline, &result)
+	close(booted)
 	if err == nil {
 		err = result.Limits.check()
 	}
@@ -315,7 +326,7 @@ func newBootRequest(spec profile.EngineSpec) (*bootRequest, error) {
 	}
 	op := &bootRequest{
 		request: request{Op: "boot"},
-		Model:   spec.Model.ID, TP: spec.TP, DType: spec.DType, KVCacheDType: cmp.Or(spec.KVCacheDType, "auto"),
+		Model:   spec.Model.ID, TP: spec.TP, TPMode: spec.TPMode, DType: spec.DType, KVCacheDType: cmp.Or(spec.KVCacheDType, "auto"),
 		MaxNumBatchedTokens: spec.MaxNumBatchedTokens + spec.MaxNumSeqs, MaxNumSeqs: spec.MaxNumSeqs,
 		MaxModelLen: cmp.Or(spec.MaxModelLen, spec.Model.MaxPositionEmbeddings),
 		Blocks:      max(spec.Blocks, 1), EngineArgs: spec.EngineArgs, Seed: spec.Seed,
@@ -324,7 +335,16 @@ func newBootRequest(spec profile.EngineSpec) (*bootRequest, error) {
 		op.EngineArgs = map[string]string{}
 	}
 	var err error
-	if op.Config, err = engineConfig(spec.Model, spec.TP, op.Blocks); err != nil {
+	divisor := spec.TP
+	switch spec.TPMode {
+	case profile.RealTP:
+		divisor = 1 // the engine divides, or says why it cannot
+	case "", profile.EmulatedTP:
+		op.TPMode = "" // as workers that know no other have it
+	default:
+		return nil, fmt.Errorf("boot: tp mode: found %q, expected %s or %s", spec.TPMode, profile.EmulatedTP, profile.RealTP)
+	}
+	if op.Config, err = engineConfig(spec.Model, divisor, op.Blocks); err != nil {
 		return nil, err
 	}
 	for _, e := range spec.Architecture.Catalog {
@@ -525,6 +545,14 @@ func (d *Driver) result(index int, op *measureRequest, s *shotReply) profile.Res
 		r.Layers = append(r.Layers, profile.LayerResult{
 			Layer: name, SamplesUS: layer.US, Calls: layer.Calls, Launches: layer.Launches, KernelsUS: layer.Kernels,
 		})
+	}
+	for _, c := range s.Collectives {
+		r.Collectives = append(r.Collectives, profile.CollectiveResult{
+			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, SamplesUS: c.US, WaitUS: c.WaitUS,
+		})
+	}
+	if d.spec.TPMode == profile.RealTP && d.spec.TP > 1 && len(r.Collectives) == 0 {
+		return profile.Result{Index: index, Status: profile.Failed, Message: fmt.Sprintf("%d ranks, and the worker gave no collective", d.spec.TP)}
 	}
 	r.StepUS, r.Unaccounted = s.StepUS, s.Unaccounted
 	r.Executed = groups(s.Executed)

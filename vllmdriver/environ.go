@@ -32,7 +32,7 @@ func vllmEnvironment() map[string]string {
 }
 
 // recorded are the variables that can change what is measured.
-var recorded = regexp.MustCompile(`^(VLLM_|CUDA_|NCCL_|GLOO_|TORCH|PYTORCH_|TRITON_|OMP_|MKL_|KMP_|GOMP_|HF_HUB_OFFLINE$|HF_HOME$|LD_PRELOAD$|LD_LIBRARY_PATH$|PYTHON|VIRTUAL_ENV$|DO_NOT_TRACK$)`)
+var recorded = regexp.MustCompile(`^(VLLM_|CUDA_|NCCL_|NVSHMEM_|GLOO_|TORCH|PYTORCH_|TRITON_|OMP_|MKL_|KMP_|GOMP_|HF_HUB_OFFLINE$|HF_HOME$|LD_PRELOAD$|LD_LIBRARY_PATH$|PYTHON|VIRTUAL_ENV$|DO_NOT_TRACK$)`)
 
 // secret are names whose values never go into a bundle.
 var secret = regexp.MustCompile(`(?i)(token|secret|password|passwd|credential|api_?key|_key$)`)

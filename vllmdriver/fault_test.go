@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "parent":
 		playParent()
+	case "parent of ranks":
+		playParentOfRanks()
 	case "player":
 		playWorker()
 	}
@@ -56,6 +58,27 @@ func TestMeasure(t *testing.T) {
 		t.Error("the second boot has the first one's process")
 	}
 	measureAll(t, d, decodes(3))
+}
+
+func TestRealTPNeedsTheCapability(t *testing.T) {
+	d := newDriver(t, Options{Command: exampleWorker(t)})
+	var spec profile.EngineSpec
+	if err := smallSpec(&spec); err != nil {
+		t.Fatal(err)
+	}
+	spec.TP, spec.TPMode = 2, profile.RealTP
+	if _, err := d.Boot(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "expected tp_real among them") {
+		t.Errorf("found %v, expected an error that names the capability", err)
+	}
+	spec.TPMode = "both"
+	if _, err := d.Boot(t.Context(), spec); err == nil || !strings.Contains(err.Error(), `found "both"`) {
+		t.Errorf("found %v, expected an error that names the mode", err)
+	}
+	op, err := newBootRequest(profile.EngineSpec{Model: spec.Model, Architecture: spec.Architecture, TP: 2, TPMode: profile.RealTP,
+		MaxNumBatchedTokens: 8, MaxNumSeqs: 8})
+	if err != nil || op.TPMode != profile.RealTP || op.Config["vocab_size"] != spec.Model.Document["vocab_size"] {
+		t.Errorf("%v: a vocabulary of %v for an engine that divides by itself, expected %v", err, op.Config["vocab_size"], spec.Model.Document["vocab_size"])
+	}
 }
 
 func TestBeyondLimitsIsNotFired(t *testing.T) {

@@ -19,6 +19,8 @@ const (
 	// killPatience bounds the wait for a killed worker: one in an
 	// uninterruptible call of a device's driver may not die at all.
 	killPatience = 30 * time.Second
+	// noteEvery is how often a booting worker's shared memory is looked at.
+	noteEvery = time.Second
 )
 
 // processSpec says what to start.
@@ -151,6 +153,7 @@ func (p *process) wait() {
 	p.waitErr = reap(p.cmd, func() {
 		p.mu.Lock()
 		p.ended = true
+		p.shm.note(p.pid()) // what its children still hold
 		_ = killGroup(p.pid())
 		p.mu.Unlock()
 	})
@@ -186,6 +189,23 @@ func (p *process) note() {
 	}
 	for _, name := range p.shm.note(p.pid()) {
 		p.guard.remember(name)
+	}
+}
+
+// noteUntil records it again and again, until done: a worker that is killed
+// while it boots leaves what its ranks have by then.
+func (p *process) noteUntil(done <-chan struct{}) {
+	ticker := time.NewTicker(noteEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-p.done:
+			return
+		case <-ticker.C:
+			p.note()
+		}
 	}
 }
 

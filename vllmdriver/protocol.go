@@ -83,6 +83,7 @@ type bootRequest struct {
 	Model               string            `json:"model"`
 	Config              map[string]any    `json:"config"`
 	TP                  int               `json:"tp"`
+	TPMode              profile.TPMode    `json:"tp_mode,omitempty"`
 	DType               string            `json:"dtype"`
 	KVCacheDType        string            `json:"kv_cache_dtype"`
 	MaxNumBatchedTokens int               `json:"max_num_batched_tokens"`
@@ -165,6 +166,7 @@ type shotReply struct {
 	Status      profile.Status        `json:"status"`
 	Message     string                `json:"message"`
 	Layers      map[string]layerReply `json:"layers"`
+	Collectives []collectiveReply     `json:"collectives"`
 	StepUS      []float64             `json:"step_us"`
 	Unaccounted float64               `json:"unaccounted"`
 	Executed    []perfio.Request      `json:"executed"`
@@ -176,6 +178,34 @@ type layerReply struct {
 	Calls    int                  `json:"calls"`
 	Launches int                  `json:"launches"`
 	Kernels  map[string][]float64 `json:"kernels"`
+}
+
+type collectiveReply struct {
+	Layer  string    `json:"layer"`
+	Kind   string    `json:"kind"`
+	Rows   int       `json:"rows"`
+	Bytes  int       `json:"bytes"`
+	Ranks  int       `json:"ranks"`
+	Calls  int       `json:"calls"`
+	US     []float64 `json:"us"`
+	WaitUS []float64 `json:"wait_us"`
+}
+
+func (c *collectiveReply) check(iterations int) error {
+	name := fmt.Sprintf("collectives: %s of %s", c.Kind, c.Layer)
+	switch {
+	case c.Kind == "" || c.Rows < 0 || c.Bytes < 0 || c.Ranks < 2 || c.Calls < 1:
+		return fmt.Errorf("%w: %s: found %d rows, %d bytes, %d ranks and %d calls, expected none below 0, 2 ranks and 1 call",
+			ErrProtocol, name, c.Rows, c.Bytes, c.Ranks, c.Calls)
+	case len(c.US) != iterations || len(c.WaitUS) != iterations:
+		return fmt.Errorf("%w: %s: found %d samples and %d of waiting, expected %d", ErrProtocol, name, len(c.US), len(c.WaitUS), iterations)
+	}
+	for i := range c.US {
+		if us, wait := c.US[i], c.WaitUS[i]; !(us > 0) || !(wait >= 0) || math.IsInf(us, 0) || math.IsInf(wait, 0) {
+			return fmt.Errorf("%w: %s: found %v us and %v us of waiting, expected a positive time and one of 0 or more", ErrProtocol, name, us, wait)
+		}
+	}
+	return nil
 }
 
 // reply is one line of a worker. Exactly one of Result, Error, Shot, Started,
@@ -256,6 +286,11 @@ func (s *shotReply) check(iterations int, requests []perfio.Request) error {
 					return fmt.Errorf("%w: layers.%s.kernels.%s: found %v, expected a time", ErrProtocol, name, kernel, us)
 				}
 			}
+		}
+	}
+	for i := range s.Collectives {
+		if err := s.Collectives[i].check(iterations); err != nil {
+			return err
 		}
 	}
 	for _, us := range s.StepUS {

@@ -56,6 +56,11 @@ func TestShotReplyCheck(t *testing.T) {
 		{`{"status":"ok","layers":{"a":{"us":[1,1]}}}`, "layers.a: found 0 calls"},
 		{`{"status":"ok","layers":{"a":{"us":[1,1],"calls":1,"kernels":{"flash":[1]}}}}`, "kernels.flash: found 1 samples"},
 		{`{"status":"ok","step_us":[0]}`, "step_us: found 0"},
+		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,2],"wait_us":[0,3]}]}`, ""},
+		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,2],"wait_us":[0]}]}`, "collectives: all_reduce of a: found 2 samples and 1 of waiting, expected 2"},
+		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,0],"wait_us":[0,3]}]}`, "found 0 us and 3 us of waiting"},
+		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,2],"wait_us":[-1,3]}]}`, "found 1 us and -1 us of waiting"},
+		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":1,"calls":1,"us":[1,2],"wait_us":[0,3]}]}`, "1 ranks and 1 calls"},
 		{`{"status":"ok","unaccounted":1.5}`, "unaccounted: found 1.5"},
 		{`{"status":"ok","executed":[[8,0],[8,0]]}`, "executed: found other requests"},
 	} {

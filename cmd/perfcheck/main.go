@@ -7,6 +7,7 @@
 //	perfcheck calibrate BUNDLE        the accurate rules' calibration, stored beside it
 //	perfcheck lint PATH…              what is wrong inside well-formed bundles
 //	perfcheck diff A B                two bundles compared: how much, and is it noise
+//	perfcheck tp REAL EMULATED        emulated tensor parallelism beside a real engine's
 //	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together
 //	perfcheck export PATH…            every measurement as one tidy CSV
 //	perfcheck plot --bundle B LOOKUP  measured latencies drawn, as text or PNG

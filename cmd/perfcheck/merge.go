@@ -4,72 +4,102 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/layerprof/layerprof/internal/bundlemerge"
 	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
 )
 
 func newMergeCommand() *cobra.Command {
 	var (
-		output, floor string
-		keepFirst     bool
+		output, floor, limit string
+		keepFirst, partial   bool
+		without              []string
 	)
 	cmd := &cobra.Command{
-		Use:   "merge PART PART… -o FOLDER",
-		Short: "Put complementary parts of one bundle together",
+		Use:   "merge PART PART… -o FOLDER, merge BUNDLE",
+		Short: "Put parts of one bundle, or the shards of one plan, together",
 		Long: "Merge writes a bundle with the tables, degrees and rows of all parts into a folder that must not exist. Parts\n" +
 			"that were measured differently (other limits, versions, devices) are refused. Rows that several parts hold\n" +
 			"must agree within the noise: where they do not, they are listed, nothing is written and the exit status is 5,\n" +
-			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay behind.",
-		Args: minArgs(2, "two or more parts"),
+			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay behind.\n\n" +
+			"What profile run --shard measured is put together from the shards' journals: those of BUNDLE in their place,\n" +
+			"or those of several folders into --output. For each shard merge says how long its anchors took by those of the\n" +
+			"others. Where one differs by more than --max-shard-ratio, or shots are missing, nothing is written and the exit\n" +
+			"status is 5; --without leaves a shard out, --partial writes what there is.",
+		Args: minArgs(1, "a bundle with shards, or two or more parts"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output == "" {
+			if len(args) == 1 && !profile.HasShards(args[0]) {
+				return usagef("%s: found no shards, expected some, or two or more parts", args[0])
+			}
+			if output == "" && len(args) > 1 {
 				return usagef("found no --output, expected the folder to write")
 			}
 			noise, err := parseShare("--floor", floor)
 			if err != nil {
 				return err
 			}
-			if _, err := os.Lstat(output); err == nil {
-				return fmt.Errorf("%s: found something of that name, expected nothing", output)
-			}
-			var parts []*perfio.Bundle
-			for _, path := range args {
-				b, err := readBundle(path)
-				if err != nil {
-					return err
-				}
-				parts = append(parts, b)
-			}
-			merged, err := bundlemerge.Merge(parts, noise)
+			ratio, err := parseShare("--max-shard-ratio", limit)
 			if err != nil {
 				return err
 			}
-			asJSON, _ := cmd.Flags().GetBool("json")
-			for _, c := range merged.Conflicts {
-				if asJSON {
-					err = json.NewEncoder(cmd.OutOrStdout()).Encode(c)
-				} else {
-					_, err = fmt.Fprintf(plain{cmd.OutOrStdout()}, "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
+			if output != "" {
+				if _, err := os.Lstat(output); err == nil {
+					return fmt.Errorf("%s: found something of that name, expected nothing", output)
 				}
-				if err != nil {
+			}
+			if !slices.ContainsFunc(args, func(path string) bool { return !profile.HasShards(path) }) {
+				use := func(file string) bool { return !slices.Contains(without, file) }
+				done, err := mergeShards(cmd, args, output, profile.MergeOptions{Limit: ratio, Partial: partial, Use: use})
+				if done || err != nil {
 					return err
 				}
 			}
-			if len(merged.Conflicts) > 0 && !keepFirst {
-				fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %d conflicts, nothing written\n", len(merged.Conflicts))
-				return errProblems
-			}
-			for _, note := range merged.Notes {
-				fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %s\n", note)
-			}
-			return perfio.WriteBundle(output, merged.Bundle)
+			return mergeParts(cmd, args, output, noise, keepFirst)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "the folder to write")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "the folder to write; of shards, that of the bundle itself where not given")
 	cmd.Flags().StringVar(&floor, "floor", "1%", "the difference of overlapping rows that is always noise")
 	cmd.Flags().BoolVar(&keepFirst, "keep-first", false, "where parts contradict each other, take the first one's rows")
+	cmd.Flags().StringVar(&limit, "max-shard-ratio", "5%", "how far a shard's anchors may be from the others'")
+	cmd.Flags().StringArrayVar(&without, "without", nil, "a shard's `file` to leave out, as merge lists it; repeatable")
+	cmd.Flags().BoolVar(&partial, "partial", false, "write tables of shards that are not through")
 	return cmd
+}
+
+func mergeParts(cmd *cobra.Command, args []string, output string, noise float64, keepFirst bool) error {
+	var parts []*perfio.Bundle
+	for _, path := range args {
+		b, err := readBundle(path)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, b)
+	}
+	merged, err := bundlemerge.Merge(parts, noise)
+	if err != nil {
+		return err
+	}
+	asJSON, _ := cmd.Flags().GetBool("json")
+	for _, c := range merged.Conflicts {
+		if asJSON {
+			err = json.NewEncoder(cmd.OutOrStdout()).Encode(c)
+		} else {
+			_, err = fmt.Fprintf(plain{cmd.OutOrStdout()}, "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(merged.Conflicts) > 0 && !keepFirst {
+		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %d conflicts, nothing written\n", len(merged.Conflicts))
+		return errProblems
+	}
+	for _, note := range merged.Notes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %s\n", note)
+	}
+	return perfio.WriteBundle(output, merged.Bundle)
 }

@@ -14,6 +14,7 @@ import (
 func newQueryCommand() *cobra.Command {
 	var (
 		flags        tableFlags
+		engine       stepFlags
 		tp           int
 		batch, shots string
 		expect       bool
@@ -65,12 +66,13 @@ func newQueryCommand() *cobra.Command {
 				}
 				return q.fill(cmd, batch)
 			case shots != "":
-				return queryShots(cmd, table, tp, shots, asJSON)
+				return queryShots(cmd, table, tp, engine, shots, asJSON)
 			}
 			return queryOne(cmd, table, one, asJSON, status)
 		},
 	}
 	flags.register(cmd)
+	engine.register(cmd)
 	cmd.Flags().IntVar(&tp, "tp", 1, "tensor-parallel degree of a lookup and of --shots")
 	cmd.Flags().StringVar(&batch, "batch", "", "a file of lookups; - is standard input")
 	cmd.Flags().StringVar(&shots, "shots", "", "a file of batches, gzipped or not; - is standard input")

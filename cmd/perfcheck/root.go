@@ -22,6 +22,7 @@ func newRootCommand() *cobra.Command {
 	root.PersistentFlags().Bool("json", false, "print machine-readable JSON on standard output")
 	root.AddCommand(newValidateCommand(), newInspectCommand(), newQueryCommand(), newAccuracyCommand(), newCalibrateCommand())
 	root.AddCommand(newLintCommand(), newDiffCommand(), newMergeCommand(), newExportCommand(), newPlotCommand(), newPackCommand(), newUnpackCommand())
+	root.AddCommand(newTPCommand(), newStepsCommand())
 	return root
 }
 

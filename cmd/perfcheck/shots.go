@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +16,55 @@ import (
 
 // shotAnswer is one line of `query --shots --json`.
 type shotAnswer struct {
-	Layers  map[string]int64 `json:"layers"` // per call
-	BlockNS int64            `json:"block_ns"`
-	// StepNS is prologue, the model's depth of blocks, and head; absent where
-	// the depth is not known.
-	StepNS *int64 `json:"step_ns,omitempty"`
-	Status string `json:"status"`
+	Layers map[string]int64 `json:"layers"` // per call
+	// Collectives is what ranks exchange after a call of the layer; absent where
+	// the degree is emulated.
+	Collectives map[string]int64 `json:"collectives,omitempty"`
+	BlockNS     int64            `json:"block_ns"`
+	// StepNS is prologue, the model's depth of blocks, and head; with --mode from
+	// the step's start to the next one's. Absent where the depth is not known.
+	StepNS *int64     `json:"step_ns,omitempty"`
+	Parts  *stepParts `json:"parts,omitempty"` // with --mode
+	Status string     `json:"status"`
+}
+
+// stepParts are what makes up a step of an engine.
+type stepParts struct {
+	Mode         string  `json:"mode"`
+	Graph        string  `json:"graph"`
+	PaddedTokens int     `json:"padded_tokens"`
+	KernelsNS    int64   `json:"kernels_ns"`
+	BeforeNS     int64   `json:"before_ns"`
+	LaunchNS     int64   `json:"launch_ns"`
+	ForwardNS    int64   `json:"forward_ns"`
+	AfterNS      int64   `json:"after_ns"`
+	HostNS       int64   `json:"host_ns"`
+	DeviceNS     int64   `json:"device_ns"`
+	Bound        string  `json:"bound"`
+	Sigma        float64 `json:"sigma"`
+}
+
+// stepFlags say which engine's steps a batch is one of.
+type stepFlags struct {
+	mode  string
+	from  string
+	depth int
+}
+
+func (f *stepFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.mode, "mode", "kernels", "of --shots: kernels (the sum of the layers), or an engine's mode in step.csv: "+strings.Join(perfio.StepModes(), ", "))
+	cmd.Flags().StringVar(&f.from, "steps-from", "", "a bundle of the same host and GPU whose step.csv is used in place of the bundle's own")
+	cmd.Flags().IntVar(&f.depth, "depth", 0, "decoder blocks of a step; 0: the model's own")
+}
+
+// open prepares the steps; nil where none were asked for.
+func (f *stepFlags) open(table *traceloader.Table, tp int) (*traceloader.Steps, error) {
+	o, err := f.options(table)
+	if err != nil || o.Mode == traceloader.KernelsOnly && o.Depth == 0 {
+		return nil, err
+	}
+	steps, err := table.Steps(tp, o)
+	return &steps, err
 }
 
 // eachShot runs visit over the lines of a shots file, gzipped or not; - is
@@ -48,7 +92,11 @@ func eachShot(cmd *cobra.Command, file string, visit func(line int, shot perfio.
 	return r.Err()
 }
 
-func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, file string, asJSON bool) error {
+func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, engine stepFlags, file string, asJSON bool) error {
+	steps, err := engine.open(table, tp)
+	if err != nil {
+		return err
+	}
 	walk, err := table.Walk(tp)
 	if err != nil {
 		return err
@@ -69,11 +117,31 @@ func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, file strin
 		answer := shotAnswer{Layers: map[string]int64{}, BlockNS: step.BlockNS, Status: status.String()}
 		for _, part := range [][]traceloader.LayerLatency{step.Prologue, step.Block, step.Head} {
 			for _, l := range part {
-				answer.Layers[l.Layer] = l.LatencyNS
+				if l.Category != traceloader.CategoryCollective {
+					answer.Layers[l.Layer] = l.LatencyNS
+					continue
+				}
+				if answer.Collectives == nil {
+					answer.Collectives = map[string]int64{}
+				}
+				answer.Collectives[l.Layer] = l.LatencyNS
 			}
 		}
 		if total, ok := step.TotalNS(); ok {
 			answer.StepNS = &total
+		}
+		if steps != nil {
+			var t traceloader.StepTime
+			e, ok := steps.Estimate(batch)
+			if !ok || !steps.Time(batch, &t) {
+				return errors.New("requests: no answer for this step")
+			}
+			answer.StepNS, answer.Status = &t.TotalNS, e.Status.String()
+			answer.Parts = &stepParts{
+				Mode: string(steps.Mode()), Graph: t.Graph, PaddedTokens: t.PaddedTokens, KernelsNS: t.KernelsNS, BeforeNS: t.BeforeNS, LaunchNS: t.LaunchNS,
+				ForwardNS: t.ForwardNS, AfterNS: t.AfterNS, HostNS: t.HostNS, DeviceNS: t.DeviceNS, Bound: t.Bound.String(), Sigma: t.Sigma,
+			}
+			step.Depth = steps.Depth()
 		}
 		if asJSON {
 			return encoder.Encode(answer)
@@ -93,12 +161,20 @@ func printShot(out io.Writer, line int, batch traceloader.Batch, step *traceload
 		layers []traceloader.LayerLatency
 	}{{"prologue", step.Prologue}, {"block", step.Block}, {"head", step.Head}} {
 		for _, l := range part.layers {
-			fmt.Fprintf(out, "  %-9s %-16s %12d ns\n", part.name, l.Layer, l.LatencyNS)
+			name := l.Layer
+			if l.Category == traceloader.CategoryCollective {
+				name = "+ collective" // of the layer above
+			}
+			fmt.Fprintf(out, "  %-9s %-16s %12d ns\n", part.name, name, l.LatencyNS)
 		}
 	}
 	_, err := fmt.Fprintf(out, "  one block %27d ns\n", answer.BlockNS)
 	if answer.StepNS != nil {
 		_, err = fmt.Fprintf(out, "  step of %2d blocks %20d ns\n", step.Depth, *answer.StepNS)
+	}
+	if p := answer.Parts; p != nil {
+		_, err = fmt.Fprintf(out, "  %s %s: %d tokens, bound by the %s; before %d, launch %d, forward %d, after %d ns; kernels %d ns; sigma %.1f%%\n",
+			p.Mode, p.Graph, p.PaddedTokens, p.Bound, p.BeforeNS, p.LaunchNS, p.ForwardNS, p.AfterNS, p.KernelsNS, 100*p.Sigma)
 	}
 	return err
 }

@@ -159,19 +159,7 @@ func (f *tableFlags) open(cmd *cobra.Command) (*traceloader.Table, error) {
 			return nil, err
 		}
 	}
-	var read []perfio.ReadOption
-	if f.lenient {
-		read = append(read, perfio.Lenient())
-	}
-	if options.Rules == traceloader.Parity {
-		// Parity goes by the fit alone.
-		read = append(read, perfio.Without(perfio.SkewFile, perfio.BatchesFile))
-	}
-	bundle, err := readBundle(path, read...)
-	if err != nil {
-		return nil, err
-	}
-	table, err := traceloader.New(bundle, options)
+	table, err := openTable(path, options)
 	if err != nil {
 		return nil, err
 	}
@@ -179,4 +167,21 @@ func (f *tableFlags) open(cmd *cobra.Command) (*traceloader.Table, error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: warning: %s\n", w)
 	}
 	return table, nil
+}
+
+// openTable reads what lookups by the options need of the bundle at a path.
+func openTable(path string, o traceloader.Options) (*traceloader.Table, error) {
+	var read []perfio.ReadOption
+	if o.Lenient {
+		read = append(read, perfio.Lenient())
+	}
+	if o.Rules == traceloader.Parity {
+		// Parity goes by the fit alone.
+		read = append(read, perfio.Without(perfio.SkewFile, perfio.BatchesFile))
+	}
+	bundle, err := readBundle(path, read...)
+	if err != nil {
+		return nil, err
+	}
+	return traceloader.New(bundle, o)
 }

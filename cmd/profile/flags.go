@@ -20,6 +20,7 @@ type sweepFlags struct {
 	Driver       string
 	Spec         string
 	TPs          []int
+	TPMode       string
 	DType        string
 	KVCacheDType string
 
@@ -77,7 +78,8 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.StringVar(&f.Out, "out", "perf", "`folder` that bundles stand in")
 	flags.StringVar(&f.Driver, "driver", "", "what measures: roofline, replay:BUNDLE[,key=value...], vllm, exec:CMD")
 	flags.StringVar(&f.Spec, "spec", "", "hardware specification `file` for the roofline driver")
-	flags.IntSliceVar(&f.TPs, "tp", []int{1}, "tensor-parallel degrees to emulate")
+	flags.IntSliceVar(&f.TPs, "tp", []int{1}, "tensor-parallel degrees")
+	flags.StringVar(&f.TPMode, "tp-mode", "emulated", "emulated (one device, sizes divided by the degree) or real (as many devices, collectives measured)")
 	flags.StringVar(&f.DType, "dtype", "auto", "data type of weights and activations, by the engine's name")
 	flags.StringVar(&f.KVCacheDType, "kv-cache-dtype", "auto", "data type of the KV cache")
 
@@ -126,11 +128,14 @@ func (f *sweepFlags) planOptions(shareRepeats bool) (profile.PlanOptions, error)
 		TPs: f.TPs, Kind: profile.Kind(f.Plan), Kernel: profile.Kernel(f.Kernel), Order: profile.Order(f.Order),
 		MaxKV: f.MaxKV, ChunkFactor: f.ChunkFactor, KVFactor: f.KVFactor,
 		SkewNFactor: f.SkewNFactor, SkewPCFactor: f.SkewPCFactor, SkewKPFactor: f.SkewKPFactor, SkewKVSFactor: f.SkewKVSFactor,
-		SkipSkew: f.SkipSkew, ShareRepeats: shareRepeats,
+		SkipSkew: f.SkipSkew, ShareRepeats: shareRepeats, RealTP: profile.TPMode(f.TPMode) == profile.RealTP,
 		RandomBatches: f.RandomBatches, ValidationBatches: f.Validation, Seed: f.Seed,
 	}
 	if f.given("share-repeats") {
 		opts.ShareRepeats = f.ShareRepeats
+	}
+	if mode := profile.TPMode(f.TPMode); mode != profile.EmulatedTP && mode != profile.RealTP {
+		return opts, usageErrorf("tp-mode: found %q, expected %s or %s", f.TPMode, profile.EmulatedTP, profile.RealTP)
 	}
 	for _, name := range f.Only {
 		opts.Only = append(opts.Only, profile.Category(name))

@@ -137,6 +137,14 @@ func (l *parts) update(e profile.Event) *part {
 
 // text says what a rare event means; "" for those that progress itself shows.
 func eventText(e profile.Event) string {
+	text := eventWords(e)
+	if text != "" && e.Device != "" {
+		text = e.Device + ": " + text
+	}
+	return text
+}
+
+func eventWords(e profile.Event) string {
 	switch e.Kind {
 	case profile.EventBooting:
 		if e.Message != "" {
@@ -197,6 +205,12 @@ func (p *lineProgress) observe(e profile.Event) {
 	defer p.mu.Unlock()
 	at := p.parts.update(e)
 	switch e.Kind {
+	case profile.EventPlanned, profile.EventCategory:
+		if e.Device != "" && (e.Kind == profile.EventPlanned || e.Done < e.Total) {
+			return // one of several devices begins or ends its part
+		}
+	}
+	switch e.Kind {
 	case profile.EventPlanned:
 		p.print(fmt.Sprintf("tp%d %s: %d shots, %d measured already", e.TP, e.Category, e.Total, e.Done))
 	case profile.EventCategory:
@@ -228,6 +242,7 @@ type jsonProgress struct {
 type jsonEvent struct {
 	Time     string            `json:"time"`
 	Event    profile.EventKind `json:"event"`
+	Device   string            `json:"device,omitempty"`
 	TP       int               `json:"tp,omitempty"`
 	Category profile.Category  `json:"category,omitempty"`
 	Shape    string            `json:"shape,omitempty"`
@@ -239,7 +254,7 @@ type jsonEvent struct {
 
 func (p *jsonProgress) observe(e profile.Event) {
 	out := jsonEvent{
-		Time: time.Now().UTC().Format(time.RFC3339Nano), Event: e.Kind, TP: e.TP, Category: e.Category,
+		Time: time.Now().UTC().Format(time.RFC3339Nano), Event: e.Kind, Device: e.Device, TP: e.TP, Category: e.Category,
 		Shape: e.Shape, Message: e.Message, ElapsedS: e.Elapsed.Seconds(),
 	}
 	if e.Category != "" {

@@ -24,7 +24,7 @@ import (
 const flagsFile = "run.json"
 
 // notSaved are flags that concern one run and not the bundle.
-var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change"}
+var notSaved = []string{"config", "help", "out", "budget", "boot-deadline", "engine-log", "log-format", "on-environment-change", "shard"}
 
 // saveRunFlags writes the flags that were given, by file or command line. What
 // resume is given anew holds for once, unless nothing was saved before.
@@ -158,6 +158,7 @@ func flagsOfMeta(b *perfio.Bundle) map[string]string {
 		"skew-kp-factor":         m.Text("skew_profile", "factors", "kp"),
 		"skew-kvs-factor":        m.Text("skew_profile", "factors", "kvs"),
 		"order":                  m.Text("order"),
+		"tp-mode":                m.Text("tp_mode"),
 		"blocks":                 m.Text("blocks"),
 	}
 	for i, tp := range b.TPs {

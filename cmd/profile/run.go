@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/profile"
 )
 
@@ -29,6 +29,10 @@ type runFlags struct {
 	AnchorEvery    int
 	DriftThreshold float64
 	Budget         time.Duration
+	Shard          string
+	GPUs           string
+	DeviceEnv      string
+	DeviceLimit    float64
 	OnChange       string
 	LogFormat      string
 	Telemetry      bool
@@ -45,6 +49,10 @@ func addRunFlags(cmd *cobra.Command) *runFlags {
 	flags.IntVar(&f.AnchorEvery, "anchor-every", 0, "shots between two measurements of the anchor (0: 50, none for synthetic numbers; negative: none)")
 	flags.Float64Var(&f.DriftThreshold, "drift-threshold", 0.01, "share by which the anchor may move before the shots between are measured again")
 	flags.DurationVar(&f.Budget, "budget", 0, "`time` after which the run ends, resumable, as in 30m (0: no limit)")
+	flags.StringVar(&f.Shard, "shard", "", "`i/n`: measure only part i of n, i from 0, into its own file of the journal; perfcheck merge puts the parts together")
+	flags.StringVar(&f.GPUs, "gpus", "", "measure on several `devices` of this host at a time, a worker each: all, 0,2,5, or cpu:0,cpu:1 for lists of cores")
+	flags.StringVar(&f.DeviceEnv, "device-env", "CUDA_VISIBLE_DEVICES", "`variable` that tells a worker which of --gpus is its own")
+	flags.Float64Var(&f.DeviceLimit, "max-gpu-ratio", profile.DefaultShardLimit, "share by which a device's anchors may differ from the others' before its rows are kept apart")
 	flags.StringVar(&f.OnChange, "on-environment-change", "stop", "where earlier measurements were made in another environment: stop, keep or remeasure")
 	flags.StringVar(&f.LogFormat, "log-format", "text", "text (bars on a terminal, else lines) or json (one object a line)")
 	flags.BoolVar(&f.Telemetry, "telemetry", true, "read the device's clocks, temperature and power through NVML where there is one")
@@ -61,7 +69,15 @@ run that ends early, in whatever way, goes on where it was when it is started
 again, or by "profile resume BUNDLE".
 
 SIGINT, SIGTERM, SIGUSR1 and the end of --budget finish the shot in flight,
-write the tables and end with status 3; a second signal leaves at once.`,
+write the tables and end with status 3; a second signal leaves at once.
+
+--shard i/n measures one of n parts, which many machines can do at a time where
+they share OUT. A part that is complete ends with status 0 at once when it is
+started again; "perfcheck merge BUNDLE" makes the tables of all.
+
+--gpus does so on one host, and merges. A device that is lost leaves its part to
+the others. The rows of one whose anchors differ from the others' are kept in a
+folder of their own, and the others measure its part again.`,
 		Args: cobra.NoArgs,
 	}
 	f := addRunFlags(cmd)
@@ -80,55 +96,90 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	if f.LogFormat != "text" && f.LogFormat != "json" {
 		return usageErrorf("log-format: found %q, expected text or json", f.LogFormat)
 	}
-	began := time.Now()
-	ctx := cmd.Context()
-	driver, err := openDriver(f.sweepFlags)
+	shard, err := f.shard()
 	if err != nil {
 		return err
 	}
-	opener := &driverOpener{first: driver, flags: f.sweepFlags}
-	defer func() { err = errors.Join(err, opener.close()) }()
-	description, err := driver.Describe(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := loadSweep(ctx, f.sweepFlags, description.ShareRepeats)
-	if err != nil {
-		return err
-	}
-	if s.Model == nil {
-		return usageErrorf("model: there is nothing to measure without one")
-	}
-	variant := f.Variant
-	if variant == "" {
-		variant = perfio.VariantName(f.DType, f.KVCacheDType, s.Model)
-	}
-	if dir == "" {
-		dir = filepath.Join(f.Out, f.Hardware, filepath.FromSlash(s.Model.ID), variant)
+	var groups [][]string
+	if f.GPUs != "" {
+		if shard.Count > 0 {
+			return usageErrorf("gpus and shard: only one of the two divides a plan")
+		}
+		if groups, err = f.gpuGroups(cmd.Context()); err != nil {
+			return err
+		}
 	}
 	show, err := newProgress(a.stderr, f.LogFormat)
+	if err != nil {
+		return err
+	}
+	closeShow := sync.OnceFunc(show.close)
+	defer closeShow()
+	ctx, stop, release := watchSignals(cmd.Context(), f.Budget, show)
+	defer release()
+	opener := &driverOpener{flags: f.sweepFlags}
+	defer func() { err = errors.Join(err, opener.close()) }()
+	s, dir, err := a.loadRun(ctx, f, shard, opener, dir)
 	if err != nil {
 		return err
 	}
 	if s.lacksExperts() {
 		show.note("the experts are measured at tp1, which this run leaves out: it writes no moe.csv")
 	}
-	options := f.runOptions(s, dir, variant)
-	if options.Steps, err = f.stepOptions(ctx, driver, s); err != nil {
-		return err
+	options := f.runOptions(s, dir, s.variant())
+	options.Shard, options.Place = shard, place()
+	if shard.Count == 0 && groups == nil {
+		if options.Steps, err = f.stepOptions(ctx, opener.first, s); err != nil {
+			return err
+		}
+	} else if slices.Contains(f.Only, string(profile.Step)) {
+		return usageErrorf("only: found step: whole steps are measured by a run without --shard and --gpus")
 	}
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
+	options.Stop = stop
+	if groups != nil {
+		// The driver that was asked for its description is pinned to no device.
+		if err := opener.close(); err != nil {
+			return err
+		}
+		opener.first = nil
+		return a.measureDevices(ctx, f, options, groups, show, closeShow)
+	}
 	if f.Telemetry {
 		options.ReadTelemetry = readTelemetry(show)
 	}
-	ctx, stop, release := watchSignals(ctx, f.Budget-time.Since(began), f.Budget > 0, show)
-	defer release()
-	options.Stop = stop
 	report, err := profile.Run(ctx, options)
-	show.close()
+	closeShow()
 	return a.conclude(report, err)
+}
+
+// loadRun loads the sweep, and names the bundle's folder where dir is "".
+func (a *app) loadRun(ctx context.Context, f *runFlags, shard profile.Shard, opener *driverOpener, dir string) (*sweep, string, error) {
+	s, err := loadSweep(ctx, f.sweepFlags, false)
+	if err != nil {
+		return nil, "", err
+	}
+	if s.Model == nil {
+		return nil, "", usageErrorf("model: there is nothing to measure without one")
+	}
+	if dir == "" {
+		dir = s.dir()
+	}
+	var description profile.Description
+	known := false
+	if shard.Count > 0 {
+		// A shard that is through is found to be without starting a driver.
+		description, known = profile.ShardDriver(dir)
+	}
+	if !known {
+		if description, err = opener.describe(ctx); err != nil {
+			return nil, "", err
+		}
+	}
+	s.Options, err = f.planOptions(description.ShareRepeats)
+	return s, dir, err
 }
 
 func (f *runFlags) runOptions(s *sweep, dir, variant string) profile.RunOptions {
@@ -178,7 +229,11 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	case err != nil:
 		return err
 	}
-	if _, err := fmt.Fprintf(a.stdout, "%s: %d shots measured, %d had been before\n", report.Dir, report.Measured, report.Reused); err != nil {
+	of, again := "", "profile resume "+report.Dir
+	if report.Shard.Count > 0 {
+		of, again = fmt.Sprintf(" shard %v:", report.Shard), fmt.Sprintf("%s --shard %v", again, report.Shard)
+	}
+	if _, err := fmt.Fprintf(a.stdout, "%s:%s %d shots measured, %d had been before\n", report.Dir, of, report.Measured, report.Reused); err != nil {
 		return err
 	}
 	if n := report.Workloads + report.ReusedWorkloads; n > 0 {
@@ -198,7 +253,7 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	if len(report.Failed) > 0 {
 		reason = fmt.Sprintf("%d shots failed", len(report.Failed))
 	}
-	return &exitError{Status: exitPartial, Err: fmt.Errorf("%s; to go on: profile resume %s", reason, report.Dir)}
+	return &exitError{Status: exitPartial, Err: fmt.Errorf("%s; to go on: %s", reason, again)}
 }
 
 func listFailed(w io.Writer, failed []profile.FailedShot) {
@@ -207,11 +262,21 @@ func listFailed(w io.Writer, failed []profile.FailedShot) {
 	}
 }
 
-// driverOpener hands out the driver that was asked for its description first,
-// and fresh ones after that.
+// driverOpener hands out the driver that was asked for its description, if any
+// was, and fresh ones after that.
 type driverOpener struct {
 	flags *sweepFlags
 	first profile.Driver
+}
+
+// describe asks a driver, which open then hands out first.
+func (o *driverOpener) describe(ctx context.Context) (profile.Description, error) {
+	driver, err := openDriver(o.flags)
+	if err != nil {
+		return profile.Description{}, err
+	}
+	o.first = driver
+	return driver.Describe(ctx)
 }
 
 func (o *driverOpener) open() (profile.Driver, error) {
@@ -231,14 +296,15 @@ func (o *driverOpener) close() error {
 
 // watchSignals gives a channel that is closed at the first signal or at the end
 // of the budget, and a context that ends at the second signal.
-func watchSignals(parent context.Context, budget time.Duration, limited bool, show progress) (context.Context, <-chan struct{}, func()) {
+// A budget of 0 is none.
+func watchSignals(parent context.Context, budget time.Duration, show progress) (context.Context, <-chan struct{}, func()) {
 	ctx, cancel := context.WithCancel(parent)
 	stop := make(chan struct{})
 	ask := sync.OnceFunc(func() { close(stop) })
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1)
 	var timer <-chan time.Time
-	if limited {
+	if budget > 0 {
 		timer = time.After(budget)
 	}
 	done := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -97,6 +98,23 @@ func (s *sweep) planFileTPs() error {
 	return err
 }
 
+// variant is the name of the bundle's last folder; the sweep has a model.
+func (s *sweep) variant() string {
+	if s.flags.Variant != "" {
+		return s.flags.Variant
+	}
+	name := perfio.VariantName(s.flags.DType, s.flags.KVCacheDType, s.Model)
+	if profile.TPMode(s.flags.TPMode) == profile.RealTP {
+		name += perfio.RealTPSuffix
+	}
+	return name
+}
+
+// dir is the bundle's folder; the sweep has a model.
+func (s *sweep) dir() string {
+	return filepath.Join(s.flags.Out, s.flags.Hardware, filepath.FromSlash(s.Model.ID), s.variant())
+}
+
 // limits are the plan's where no engine says them.
 func (s *sweep) limits() profile.Limits {
 	f := s.flags
@@ -118,7 +136,7 @@ func (s *sweep) limits() profile.Limits {
 func (s *sweep) engineSpec(tp int) profile.EngineSpec {
 	f := s.flags
 	return profile.EngineSpec{
-		Model: s.Model, Architecture: s.Arch, TP: tp,
+		Model: s.Model, Architecture: s.Arch, TP: tp, TPMode: profile.TPMode(f.TPMode),
 		DType: engineDType(f.DType, s.Model), KVCacheDType: f.KVCacheDType,
 		MaxNumBatchedTokens: f.MaxNumBatchedTokens, MaxNumSeqs: f.MaxNumSeqs, MaxModelLen: f.MaxModelLen,
 		KVBlocks: f.KVBlocks, Blocks: f.Blocks, Seed: f.Seed, EngineArgs: f.EngineArgs,

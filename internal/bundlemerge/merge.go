@@ -69,7 +69,7 @@ func Merge(parts []*perfio.Bundle, floor float64) (*Result, error) {
 // setup are the keys of meta.yaml in which parts of one bundle agree; one that
 // only one part records is not held against the other.
 var setup = [][]string{
-	{"hardware"}, {"gpu"}, {"model"}, {"variant"}, {"architecture"}, {"origin"}, {"driver"}, {"vllm_version"}, {"torch_version"},
+	{"hardware"}, {"gpu"}, {"model"}, {"variant"}, {"architecture"}, {"origin"}, {"driver"}, {"tp_mode"}, {"vllm_version"}, {"torch_version"},
 	{"cuda_version"}, {"attention_backend"}, {"model_runner"}, {"order"}, {"blocks"}, {"measurement_iterations"},
 	{"engine_effective", "block_size"}, {"engine_effective", "max_num_batched_tokens"}, {"engine_effective", "max_num_seqs"},
 	{"engine_effective", "max_model_len"},
@@ -137,6 +137,9 @@ func (r *Result) add(tp perfio.TP) {
 	if to.Steps == nil {
 		to.Steps = tp.Steps // rows have no key: those of one part are kept
 	}
+	to.Collectives = union(to.Collectives, tp.Collectives, func(r perfio.CollectiveRow) any {
+		return [4]any{r.Layer, r.Collective, r.Tokens, r.Bytes}
+	})
 	to.Batches = union(to.Batches, tp.Batches, func(r perfio.BatchRow) any { return fmt.Sprint(r.Requests) })
 }
 

@@ -124,6 +124,23 @@ func tp(degree int) perfio.TP {
 	return out
 }
 
+// Collectives are the rows of a collectives.csv; the clean bundle's degrees are
+// emulated and have none.
+func Collectives() []perfio.CollectiveRow {
+	var out []perfio.CollectiveRow
+	for _, tokens := range []int{1, 2, 16, 64} {
+		for _, layer := range []string{"embedding", "moe", "o_proj"} {
+			out = append(out, perfio.CollectiveRow{Layer: layer, Collective: "all_reduce", Tokens: tokens, Ranks: 2, Bytes: 256 * tokens, Calls: 1,
+				TimeUS: 8 + float64(tokens)/16, WaitUS: 1.5})
+		}
+	}
+	for _, sequences := range []int{1, 4, 8} {
+		out = append(out, perfio.CollectiveRow{Layer: "lm_head", Collective: "all_gather", Tokens: sequences, Ranks: 2, Bytes: 512 * sequences, Calls: 1,
+			TimeUS: 10 + float64(sequences)})
+	}
+	return out
+}
+
 // Files are the clean bundle's files by their path in it.
 func Files() fstest.MapFS {
 	b, out := Bundle(), fstest.MapFS{}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/layerprof/layerprof/internal/tidy"
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // Limits of the rules that compare degrees; in brackets what measured bundles
@@ -58,7 +59,14 @@ func (s *subject) degreePairs(do func(*shared)) {
 	}
 }
 
+// realTP: ranks of a real engine measure every layer for themselves, and do
+// work that one device alone does not (masking other ranks' tokens).
+func (s *subject) realTP() bool { return s.Meta.TPMode() == perfio.TPModeReal }
+
 func checkCopies(s *subject, r *reporter) {
+	if s.realTP() {
+		return
+	}
 	s.degreePairs(func(p *shared) {
 		if !s.stable(p.layer) {
 			return
@@ -84,6 +92,9 @@ func checkCopies(s *subject, r *reporter) {
 }
 
 func checkSlower(s *subject, r *reporter) {
+	if s.realTP() {
+		return
+	}
 	s.degreePairs(func(p *shared) {
 		if len(p.ratios) < sharedRows || s.stable(p.layer) {
 			return

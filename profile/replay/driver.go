@@ -71,6 +71,9 @@ func (d *Driver) Boot(ctx context.Context, spec profile.EngineSpec) (*profile.En
 	if err := sameModel(meta, spec.Model); err != nil {
 		return nil, fmt.Errorf("replay: %s: %w", s.bundle.Dir, err)
 	}
+	if real := spec.TPMode == profile.RealTP; real != (meta.TPMode() == string(profile.RealTP)) {
+		return nil, fmt.Errorf("replay: %s: tp_mode: found %s, expected %s as was asked for", s.bundle.Dir, meta.TPMode(), modeName(real))
+	}
 	known := meta.Limits()
 	e := &engine{source: s, spec: spec, tables: t, limits: profile.Limits{
 		MaxNumBatchedTokens: bounded(spec.MaxNumBatchedTokens, known.MaxNumBatchedTokens),
@@ -134,6 +137,13 @@ func sameModel(meta *perfio.Meta, m *perfio.ModelConfig) error {
 		}
 	}
 	return nil
+}
+
+func modeName(real bool) profile.TPMode {
+	if real {
+		return profile.RealTP
+	}
+	return profile.EmulatedTP
 }
 
 // bounded is what was asked for, at most what is known; 0 is unknown in both.
@@ -211,7 +221,7 @@ func (e *engine) catalog() []profile.CatalogMatch {
 // tablesOf is the folder that a layer is answered from: tp1, if there is one,
 // for what does not change with the degree.
 func (e *engine) tablesOf(entry *perfio.CatalogEntry) *tables {
-	if first := e.source.tps[1]; first != nil && (entry.TPStable || entry.Category == "moe") {
+	if first := e.source.tps[1]; first != nil && e.spec.TPMode != profile.RealTP && (entry.TPStable || entry.Category == "moe") {
 		return first
 	}
 	return e.tables
@@ -304,6 +314,9 @@ func (e *engine) measure(ctx context.Context, shot *profile.Shot, o profile.Meas
 			}
 		}
 		r.Layers = append(r.Layers, l)
+	}
+	if e.spec.TPMode == profile.RealTP {
+		r.Collectives = e.collectives(shot, n)
 	}
 	return r, nil
 }

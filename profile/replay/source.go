@@ -38,6 +38,7 @@ type tables struct {
 	attention   map[attentionKey]float64
 	moe         map[moeKey]float64
 	skew        map[skewKey]skewTimes
+	collectives map[countKey][]*perfio.CollectiveRow
 	batches     map[string]*perfio.BatchRow // by the requests, as Shape has them
 }
 
@@ -84,6 +85,8 @@ func index(tp *perfio.TP) *tables {
 		attention: make(map[attentionKey]float64, len(tp.Attention)),
 		skew:      make(map[skewKey]skewTimes, len(tp.Skew)),
 
+		collectives: map[countKey][]*perfio.CollectiveRow{},
+
 		perSequence: map[countKey]float64{}, moe: map[moeKey]float64{}, batches: map[string]*perfio.BatchRow{},
 	}
 	for _, r := range tp.Dense {
@@ -101,6 +104,11 @@ func index(tp *perfio.TP) *tables {
 	for i := range tp.Skew {
 		r := &tp.Skew[i] // of a repeated case the last row counts
 		t.skew[skewKey{r.N, r.NB, r.Skew, r.PC, r.KP, r.KVS}], _ = unrounded(r)
+	}
+	for i := range tp.Collectives {
+		r := &tp.Collectives[i]
+		k := countKey{r.Layer, r.Tokens}
+		t.collectives[k] = append(t.collectives[k], r)
 	}
 	for i := range tp.Batches {
 		t.batches[requestsKey(tp.Batches[i].Requests)] = &tp.Batches[i]
@@ -144,7 +152,8 @@ func requestsKey(requests []perfio.Request) string {
 
 // answering are the files that answers come from.
 var answering = []string{
-	perfio.DenseFile, perfio.PerSequenceFile, perfio.AttentionFile, perfio.MoEFile, perfio.SkewFile, perfio.BatchesFile, perfio.StepFile,
+	perfio.DenseFile, perfio.PerSequenceFile, perfio.AttentionFile, perfio.MoEFile, perfio.SkewFile, perfio.BatchesFile,
+	perfio.CollectivesFile, perfio.StepFile,
 }
 
 // hashFiles identifies the bundle by content, wherever it lies.

@@ -110,6 +110,8 @@ func (d *Driver) boot(spec profile.EngineSpec) (*engine, error) {
 		return nil, errors.New("no model config")
 	case spec.Architecture == nil:
 		return nil, errors.New("no architecture")
+	case spec.TPMode == profile.RealTP && spec.TP > 1:
+		return nil, errors.New("tp mode: found real, expected emulated: a specification says nothing of the links between devices")
 	case spec.TP < 1:
 		return nil, fmt.Errorf("tp: found %d, expected at least 1", spec.TP)
 	case spec.MaxNumBatchedTokens < 1 || spec.MaxNumSeqs < 1:

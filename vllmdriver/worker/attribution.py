@@ -1,11 +1,12 @@
 """Gives each kernel of a profiler session to the layer that launched it. Plain data in and out, no torch.
 
 A range is (start_ns, end_ns, kind, a, b): kind "S" is a step (a: shot, b: sample), "F" the model's forward,
-"L" a layer (a: its number), "B" a block whose layers do not count, "X" work of ours that is no part of a step.
+"L" a layer (a: its number), "B" a block whose layers do not count, "X" work of ours that is no part of a step,
+"C" a collective (a: its number), whose kernels are its own and not those of the layer around it.
 A kernel is (start_ns, duration_ns, name, correlation); a launch is correlation -> host time in ns.
 """
 
-STEP, FORWARD, LAYER, BLOCK, OWN = "S", "F", "L", "B", "X"
+STEP, FORWARD, LAYER, BLOCK, OWN, COLLECTIVE = "S", "F", "L", "B", "X", "C"
 
 
 def kernel_class(name):
@@ -20,10 +21,16 @@ def kernel_class(name):
     return "other"
 
 
+def is_collective(name):
+    """Whether a kernel is one in which ranks meet: NCCL's, vLLM's own all-reduce, symmetric memory's."""
+    low = name.lower()
+    return any(w in low for w in ("nccl", "cross_device_reduce", "all_reduce", "allreduce", "all_gather", "allgather", "reduce_scatter"))
+
+
 class Sample:
     """One fire: what its kernels took, by layer."""
 
-    __slots__ = ("layers", "launches", "classes", "inside_ns", "layer_ns", "skipped_ns", "outside_ns", "spans")
+    __slots__ = ("layers", "launches", "classes", "inside_ns", "layer_ns", "skipped_ns", "outside_ns", "spans", "collectives", "stray")
 
     def __init__(self):
         self.layers = {}      # number -> ns
@@ -34,6 +41,8 @@ class Sample:
         self.skipped_ns = 0   # and blocks that do not
         self.outside_ns = 0   # preparation of inputs and the like
         self.spans = []       # (start, end) of the kernels inside
+        self.collectives = [] # collectives.Call, in the order of their launches
+        self.stray = None     # a collective's kernel that ran in a layer outside all of them
 
     def unaccounted(self):
         """The share of the kernels' union that no layer's sum explains: gaps and overlaps both count."""
@@ -60,8 +69,9 @@ class Attribution:
         return self.lost / self.kernels if self.kernels else 0.0
 
 
-def attribute(ranges, launches, kernels, split=()):
-    """Attributes every kernel to the innermost range open at its launch; `split`: layers whose kernels are classed."""
+def attribute(ranges, launches, kernels, split=(), collectives=()):
+    """Attributes every kernel to the innermost range open at its launch; `split`: layers whose kernels are classed;
+    `collectives`: the calls behind the ranges "C", which get their time and their layer."""
     result = Attribution()
     result.kernels = len(kernels)
     ranges = sorted(ranges, key=lambda r: (r[0], -r[1]))
@@ -87,7 +97,7 @@ def attribute(ranges, launches, kernels, split=()):
             following += 1
         while stack and stack[-1][1] < at:
             stack.pop()
-        step = layer = block = None
+        step = layer = block = call = None
         inside = own = False
         for r in stack:
             kind = r[2]
@@ -99,6 +109,8 @@ def attribute(ranges, launches, kernels, split=()):
                 block = inside = True
             elif kind == FORWARD:
                 inside = True
+            elif kind == COLLECTIVE:
+                call, inside = collectives[r[3]], True
             elif kind == OWN:
                 own = True
         if step is None:
@@ -115,10 +127,18 @@ def attribute(ranges, launches, kernels, split=()):
         sample.spans.append((start, start + duration))
         if block:
             sample.skipped_ns += duration
+        elif call is not None:
+            sample.layer_ns += duration
+            if call.site is None:
+                call.site = -1 if layer is None else layer
+                sample.collectives.append(call)
+            call.ns += duration
         elif layer is not None:
             sample.layer_ns += duration
             sample.layers[layer] = sample.layers.get(layer, 0) + duration
             sample.launches[layer] = sample.launches.get(layer, 0) + 1
+            if is_collective(name):
+                sample.stray = name
             if layer in split:
                 at_class = (layer, kernel_class(name))
                 sample.classes[at_class] = sample.classes.get(at_class, 0) + duration

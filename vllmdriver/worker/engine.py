@@ -10,6 +10,7 @@ import time
 import traceback
 
 import provenance
+import ranks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SESSION_SHOTS = 32  # shots in one profiler session
@@ -46,6 +47,8 @@ def boot(spec):
             raise BootError("bad_request", f"boot: {field} is missing", fatal=False)
     prepare_environment()
     llm_class, args_class = import_vllm()
+    if world_size(spec) > 1:
+        ranks.bind_cores(world_size(spec))
     seconds = {}
     started = time.perf_counter()
     folder = tempfile.mkdtemp(prefix="layerprof-model-")
@@ -109,7 +112,7 @@ def engine_arguments(spec, folder, args_class):
         "generation_config": "vllm", "seed": int(spec.get("seed") or 0),
         "max_model_len": spec.get("max_model_len") or text.get("max_position_embeddings"),
         "max_num_seqs": spec["max_num_seqs"], "max_num_batched_tokens": spec["max_num_batched_tokens"],
-        "enable_prefix_caching": False, "async_scheduling": False, "tensor_parallel_size": 1,
+        "enable_prefix_caching": False, "async_scheduling": False, "tensor_parallel_size": world_size(spec),
         "disable_log_stats": True,
     }
     known = {f.name for f in dataclasses.fields(args_class)}
@@ -121,6 +124,11 @@ def engine_arguments(spec, folder, args_class):
         arguments[name] = literal(value)
     arguments["worker_extension_cls"] = "extension.Extension"
     return arguments, dropped
+
+
+def world_size(spec):
+    """Ranks to boot: an emulated degree is one rank of a divided model."""
+    return int(spec["tp"]) if spec.get("tp_mode") == "real" else 1
 
 
 def literal(text):
@@ -146,8 +154,8 @@ class Engine:
         self.llm = llm
 
     def call(self, method, *args):
-        # One rank; the worker may live in another process, so nothing but plain data crosses.
-        return self.llm.collective_rpc(method, args=args)[0]
+        # The worker may live in another process, so nothing but plain data crosses.
+        return ranks.merge(method, self.llm.collective_rpc(method, args=args))
 
     def measure(self, request, send):
         shots = request.get("shots")

@@ -96,7 +96,7 @@ class Worker:
             raise Failure("missing", f"the package vllm is not installed for {sys.executable}")
         return {
             "protocol": PROTOCOL_VERSION, "name": "vllm", "version": version, "origin": "measured",
-            "capabilities": ["histogram", "flush_l2", "kernels", "serve"], "batch_shots": BATCH_SHOTS,
+            "capabilities": ["histogram", "flush_l2", "kernels", "serve", "tp_real"], "batch_shots": BATCH_SHOTS,
             "pace_shots_per_second": 30,
         }
 

@@ -11,7 +11,7 @@ import sys
 
 PROTOCOL_VERSION = 1
 PACKAGES = ("torch", "triton", "flashinfer-python", "transformers", "numpy", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
-ENVIRONMENT = re.compile(r"^(VLLM_|CUDA_VISIBLE_DEVICES$|CUDA_DEVICE_|OMP_|MKL_|KMP_|TORCH|PYTORCH_|NCCL_|GLOO_|HF_HUB_OFFLINE$|LD_PRELOAD$)")
+ENVIRONMENT = re.compile(r"^(VLLM_|CUDA_VISIBLE_DEVICES$|CUDA_DEVICE_|OMP_|MKL_|KMP_|TORCH|PYTORCH_|NCCL_|GLOO_|NVSHMEM_|HF_HUB_OFFLINE$|LD_PRELOAD$)")
 
 
 def vllm_version():
@@ -145,6 +145,10 @@ def engine_facts(session):
         "affinity": sorted(os.sched_getaffinity(0)),
         "nccl": nccl_version(torch) if on_gpu else "",
     }
+    if session.group is not None:
+        facts.update(rank=session.group.rank, communicator=qualified(session.group.communicator), device=str(session.device),
+                     all_reduce_by=sorted(n for n in dir(session.group.communicator) if n.endswith("_comm")
+                                          and not getattr(getattr(session.group.communicator, n), "disabled", True)))
     if on_gpu:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         facts.update(gpu=properties.name, sm_count=properties.multi_processor_count, memory_mib=properties.total_memory >> 20,
@@ -194,8 +198,14 @@ def collect(spec, arguments, dropped, facts, seconds):
         "engine_arguments": {k: v for k, v in arguments.items() if k not in ("model", "worker_extension_cls")},
         "engine_arguments_dropped": dropped,
         "environment": {k: v for k, v in sorted(os.environ.items()) if ENVIRONMENT.match(k)},
-        "tp_emulated": spec.get("tp") or 1, "boot_seconds": seconds,
+        "boot_seconds": seconds,
     }
+    if spec.get("tp_mode") == "real":
+        # Not in an emulated rank's, whose fingerprints were made before there was another mode.
+        fingerprint["tp_mode"] = "real"
+        record["tp_real"] = spec["tp"]
+    else:
+        record["tp_emulated"] = spec.get("tp") or 1
     record.update({k: v for k, v in facts.items() if k not in ("gpu", "sm_count", "pid")})
     return {
         "gpu": facts["gpu"], "sm_count": facts["sm_count"], "attention_backend": facts["attention_backend"],

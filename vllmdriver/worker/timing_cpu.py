@@ -2,6 +2,7 @@
 
 import time
 
+import collectives
 from catalog import Wrapping
 
 clock = time.perf_counter_ns
@@ -28,9 +29,12 @@ class Clock:
     def __init__(self):
         self.stack = []     # [label, start, children, own hooks, hooks, nested]
         self.spans = {}
+        self.collectives = []
         self.hooks = 0
         self.skipping = 0
         self.handles, self.wrapping = [], Wrapping()
+
+    now = staticmethod(clock)
 
     def begin(self, label):
         entered = clock()
@@ -90,7 +94,7 @@ class Clock:
         self.wrapping.wrap(owner, method, lambda: self.begin(label), self.end)
 
     def take(self):
-        spans, self.spans = self.spans, {}
+        spans, self.spans, self.collectives = self.spans, {}, []
         self.stack.clear()
         self.skipping = self.hooks = 0
         return spans
@@ -176,6 +180,8 @@ class CpuTiming:
         for number, impl in self.split:
             watch.callable(impl, "forward", ("flash", number))
             watch.callable(impl, "do_kv_cache_update", ("cache_write", number))
+        if plan.group is not None:
+            watch.wrapping.undo.append(collectives.watch_clock(plan.group, watch))
 
     def session(self, jobs, iterations, flush):
         out, began = [], time.perf_counter()
@@ -247,7 +253,8 @@ class CpuSample:
     """One fire, in the form of attribution.Sample."""
 
     def __init__(self, spans, hook_ns, glue_ns):
-        self.layers, self.launches, self.classes, self.calls = {}, {}, {}, {}
+        self.layers, self.launches, self.classes, self.calls, self.collectives = {}, {}, {}, {}, []
+        self.stray = None
         self.forward = spans.get("F") or Span()
         self.hook_ns, self.glue_ns = hook_ns, glue_ns
         for label, span in spans.items():
@@ -255,6 +262,12 @@ class CpuSample:
                 # Splits of a layer are hooked inside it.
                 self.layers[label] = max(0, span.total - span.hooks)
                 self.launches[label] = self.calls[label] = span.calls
+        for label in [label for label in spans if isinstance(label, tuple) and label[0] == "collective"]:
+            call = label[1]  # in the order of the calls, as spans are
+            call.ns = spans.pop(label).total
+            self.collectives.append(call)
+            if call.site in self.layers:
+                self.layers[call.site] = max(0, self.layers[call.site] - call.ns)
         for number in {label[1] for label in spans if isinstance(label, tuple)}:
             flash, write = spans.get(("flash", number)), spans.get(("cache_write", number))
             if flash and write and number in self.layers:

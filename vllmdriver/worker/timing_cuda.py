@@ -4,6 +4,7 @@ import gc
 import time
 
 import attribution
+import collectives
 from catalog import Wrapping
 
 
@@ -20,6 +21,7 @@ class Ranges:
         self.skipping = 0
         self.plan = plan
         self.calls = {}
+        self.collectives = []  # of the whole session, by the number in their ranges' names
 
     def install(self):
         plan = self.plan
@@ -32,6 +34,8 @@ class Ranges:
             else:
                 label = f"L#{number}"
                 self.wrapping.wrap(site.owner, site.method, lambda n=number, l=label: self.begin(l, n), self.end)
+        if plan.group is not None:
+            self.wrapping.undo.append(collectives.watch_ranges(plan.group, self))
 
     def begin(self, label, number):
         self.calls[number] = self.calls.get(number, 0) + 1
@@ -144,7 +148,7 @@ class Profiler:
 
     def kind(self, e, name, cpu):
         head = name.split("#")[0]
-        if head in ("S", "F", "L", "B", "X"):
+        if head in ("S", "F", "L", "B", "X", "C"):
             return "range"
         if e.device_type() != cpu:
             annotation = getattr(e, "is_user_annotation", None)
@@ -218,7 +222,7 @@ class CudaTiming:
                 gc.enable()
         fired = time.perf_counter()
         split = {n for n, s in enumerate(self.plan.sites) if s.attention}
-        found = attribution.attribute(*self.profiler.read(), split=split)
+        found = attribution.attribute(*self.profiler.read(), split=split, collectives=ranges.collectives)
         for (layer, name), count in found.names.items():
             if len(self.kernel_names) < 2000 or (layer, name) in self.kernel_names:
                 self.kernel_names[(layer, name)] = self.kernel_names.get((layer, name), 0) + count

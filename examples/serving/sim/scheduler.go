@@ -1,6 +1,10 @@
-package main
+package sim
 
-import "github.com/layerprof/layerprof/perfio"
+import (
+	"slices"
+
+	"github.com/layerprof/layerprof/perfio"
+)
 
 // Limits are the engine's: what bounds a step and the KV cache.
 type Limits struct {
@@ -16,7 +20,8 @@ type Limits struct {
 // sequence is a request inside the engine.
 type sequence struct {
 	request  *Request
-	tokens   int // prompt and generated so far
+	tokens   int // prompt and generated so far, those on their way included
+	issued   int // generated tokens, those on their way included
 	computed int // tokens whose KV is in the cache
 	blocks   int
 	cached   int // blocks of those that are the prefix cache's
@@ -37,6 +42,10 @@ type scheduler struct {
 	// reused from step to step
 	batch     []perfio.Request
 	scheduled []scheduledSequence
+	// flying are the steps that were submitted and whose results are not there
+	// yet, oldest first; spare is what they were kept in.
+	flying [][]*sequence
+	spare  [][]*sequence
 }
 
 type scheduledSequence struct {
@@ -54,7 +63,7 @@ func (s *scheduler) add(r *Request) {
 	s.waiting[0] = &sequence{request: r, tokens: r.InputTokens}
 }
 
-func (s *scheduler) busy() bool { return len(s.waiting)+len(s.running) > 0 }
+func (s *scheduler) busy() bool { return len(s.waiting)+len(s.running)+len(s.flying) > 0 }
 
 // grow gives the sequence the blocks for tokens more and says whether there
 // were enough.
@@ -93,6 +102,9 @@ func (s *scheduler) next() []perfio.Request {
 	preempted := false
 	for i := 0; i < len(s.running) && budget > 0; i++ {
 		q := s.running[i]
+		if q.issued >= q.request.OutputTokens {
+			continue // its last token is on its way
+		}
 		tokens := min(q.tokens-q.computed, budget)
 		for !s.grow(q, tokens) {
 			last := s.running[len(s.running)-1]
@@ -138,8 +150,13 @@ func (s *scheduler) next() []perfio.Request {
 	return s.batch
 }
 
-// finish books the step that next formed as done at the time given.
-func (s *scheduler) finish(nowNS int64) {
+// submitted notes that the step that next formed runs: the tokens that it will
+// bring are on their way.
+func (s *scheduler) submitted() {
+	var bring []*sequence
+	if n := len(s.spare); n > 0 {
+		bring, s.spare = s.spare[n-1][:0], s.spare[:n-1]
+	}
 	for _, x := range s.scheduled {
 		q := x.sequence
 		q.computed += x.tokens
@@ -147,15 +164,33 @@ func (s *scheduler) finish(nowNS int64) {
 			continue // a chunk of its prompt: no token yet
 		}
 		q.tokens++
-		r := q.request
-		r.generated++
-		if r.generated == 1 {
-			r.FirstTokenNS = nowNS
+		q.issued++
+		bring = append(bring, q)
+	}
+	s.flying = append(s.flying, bring)
+}
+
+// finish books the results of the oldest steps as there at the time given.
+func (s *scheduler) finish(steps int, nowNS int64) {
+	done := false
+	for _, bring := range s.flying[:steps] {
+		for _, q := range bring {
+			r := q.request
+			r.generated++
+			if r.generated == 1 {
+				r.FirstTokenNS = nowNS
+			}
+			if r.generated >= r.OutputTokens {
+				r.DoneNS = nowNS
+				s.release(q)
+				done = true
+			}
 		}
-		if r.generated >= r.OutputTokens {
-			r.DoneNS = nowNS
-			s.release(q)
-		}
+		s.spare = append(s.spare, bring)
+	}
+	s.flying = append(s.flying[:0], s.flying[steps:]...)
+	if !done {
+		return
 	}
 	kept := s.running[:0]
 	for _, q := range s.running {
@@ -164,4 +199,6 @@ func (s *scheduler) finish(nowNS int64) {
 		}
 	}
 	s.running = kept
+	// One may have been preempted while its last token was on its way.
+	s.waiting = slices.DeleteFunc(s.waiting, func(q *sequence) bool { return q.request.DoneNS != 0 })
 }

@@ -1,4 +1,4 @@
-package main
+package sim
 
 import (
 	"encoding/csv"
@@ -44,6 +44,9 @@ func (r *Request) TPOT() (float64, bool) {
 
 // MeasuredTPOT is the same of the real run.
 func (r *Request) MeasuredTPOT() (float64, bool) {
+	if r.MeasuredLatency <= 0 {
+		return 0, false
+	}
 	return perToken(r.MeasuredTTFT, r.MeasuredLatency, r.OutputTokens)
 }
 
@@ -54,10 +57,10 @@ func perToken(ttft, latency float64, tokens int) (float64, bool) {
 	return (latency - ttft) / float64(tokens-1), true
 }
 
-// readRequests reads a CSV with the columns request, input_tokens,
+// ReadRequests reads a CSV with the columns request, input_tokens,
 // output_tokens, arrival_ns and, where they are known, measured_ttft_s,
 // measured_latency_s, prefix and prefix_tokens; the result is in order of arrival.
-func readRequests(file string, in io.Reader) ([]*Request, error) {
+func ReadRequests(file string, in io.Reader) ([]*Request, error) {
 	r := csv.NewReader(in)
 	header, err := r.Read()
 	if err != nil {

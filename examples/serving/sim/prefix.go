@@ -1,4 +1,4 @@
-package main
+package sim
 
 // prefixCache keeps the KV blocks of shared prompt beginnings. Only whole
 // blocks are shared, and they are freed, oldest first, when the engine runs out

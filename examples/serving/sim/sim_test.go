@@ -1,27 +1,23 @@
-package main
+package sim
 
 import (
-	"bytes"
-	"fmt"
-	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
 )
 
 // batches runs requests with steps of one millisecond and notes each batch.
 func batches(t *testing.T, requests []*Request, limits Limits) ([][]perfio.Request, Outcome) {
 	t.Helper()
 	var seen [][]perfio.Request
-	outcome, err := serve(requests, limits, func(batch []perfio.Request) (int64, error) {
+	outcome, err := Serve(requests, limits, StepTime(func(batch []perfio.Request) (int64, bool) {
 		seen = append(seen, append([]perfio.Request(nil), batch...))
-		return 1e6, nil
-	})
+		return 1e6, true
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +66,8 @@ func TestPreemption(t *testing.T) {
 }
 
 func TestRequestBeyondTheCache(t *testing.T) {
-	_, err := serve([]*Request{{ID: "big", InputTokens: 100, OutputTokens: 1}}, Limits{MaxNumBatchedTokens: 200, MaxNumSeqs: 1, BlockSize: 4, KVBlocks: 5},
-		func([]perfio.Request) (int64, error) { return 1, nil })
+	_, err := Serve([]*Request{{ID: "big", InputTokens: 100, OutputTokens: 1}}, Limits{MaxNumBatchedTokens: 200, MaxNumSeqs: 1, BlockSize: 4, KVBlocks: 5},
+		StepTime(func([]perfio.Request) (int64, bool) { return 1, true }))
 	if err == nil || !strings.Contains(err.Error(), "big") {
 		t.Errorf("got %v", err)
 	}
@@ -90,47 +86,6 @@ func TestPrefixCaching(t *testing.T) {
 	}
 }
 
-// 300 requests that a real vLLM 0.19.0 served on an RTX PRO 6000. Its host
-// terms are not known: asynchronous scheduling, its default, hides them behind
-// kernels of 20 ms and more, so none is assumed; nor is a limit of KV blocks.
-func TestMeasuredServing(t *testing.T) {
-	reference := filepath.Join("..", "..", "..", "shared", "reference")
-	list := filepath.Join(reference, "serving", "RTXPRO6000_Llama-3.1-8B_sharegpt300.csv")
-	if _, err := os.Stat(list); err != nil {
-		t.Skip("no reference data beside the repository")
-	}
-	var out bytes.Buffer
-	args := []string{"--bundle", filepath.Join(reference, "perf", "RTXPRO6000", "meta-llama", "Llama-3.1-8B", "bf16"), "--requests", list, "--max-num-seqs", "128"}
-	if status := run(args, &out, os.Stderr); status != 0 {
-		t.Fatalf("status %d", status)
-	}
-	t.Logf("\n%s", out.String())
-	file, err := os.Open(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	requests, err := readRequests(list, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(requests) != 300 {
-		t.Fatalf("%d requests", len(requests))
-	}
-	for _, line := range strings.Split(out.String(), "\n") {
-		fields := strings.Fields(line)
-		if len(fields) == 7 && strings.HasSuffix(fields[6], "%") {
-			var percent float64
-			if _, err := fmt.Sscanf(fields[6], "%f%%", &percent); err != nil {
-				t.Fatal(err)
-			}
-			if math.Abs(percent) > 2 {
-				t.Errorf("%s: %+.2f%% off, want within 2%%", fields[0], percent)
-			}
-		}
-	}
-}
-
 func TestBadRequests(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "list.csv:1: header"},
@@ -138,7 +93,7 @@ func TestBadRequests(t *testing.T) {
 		{"request,input_tokens,output_tokens,arrival_ns\na,0,1,0\n", `list.csv:2: input_tokens: found "0"`},
 		{"request,input_tokens,output_tokens,arrival_ns\na,1,x,0\n", `list.csv:2: output_tokens: found "x"`},
 	} {
-		if _, err := readRequests("list.csv", strings.NewReader(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := ReadRequests("list.csv", strings.NewReader(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: got %v, want %q", test.text, err, test.want)
 		}
 	}
@@ -154,8 +109,80 @@ func BenchmarkServe(b *testing.B) {
 		for _, r := range requests {
 			r.generated, r.DoneNS, r.FirstTokenNS = 0, 0, 0
 		}
-		if _, err := serve(requests, Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16}, func([]perfio.Request) (int64, error) { return 1e7, nil }); err != nil {
+		if _, err := Serve(requests, Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16}, StepTime(func([]perfio.Request) (int64, bool) { return 1e7, true })); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// ahead is an engine with asynchronous scheduling whose steps take a
+// millisecond: a step's results come with the submission of the next.
+type ahead struct {
+	seen   [][]perfio.Request
+	flying bool
+	now    int64
+}
+
+func (a *ahead) Submit(b traceloader.Batch, earliestNS int64) (traceloader.StepSpan, bool) {
+	a.seen = append(a.seen, append([]perfio.Request(nil), b.Requests...))
+	start := max(earliestNS, a.now)
+	span := traceloader.StepSpan{StartNS: start, ReadyNS: start + 1e6}
+	if a.flying {
+		span.Done = 1
+	}
+	a.flying, a.now = true, span.ReadyNS
+	return span, true
+}
+
+func (a *ahead) Drain() traceloader.StepSpan {
+	span := traceloader.StepSpan{ReadyNS: a.now + 1e6}
+	if a.flying {
+		span.Done = 1
+	}
+	a.flying, a.now = false, span.ReadyNS
+	return span
+}
+
+func TestAsynchronousScheduling(t *testing.T) {
+	requests := []*Request{
+		{ID: "a", InputTokens: 12, OutputTokens: 3},
+		{ID: "b", InputTokens: 4, OutputTokens: 1, ArrivalNS: 1},
+	}
+	engine := new(ahead)
+	outcome, err := Serve(requests, Limits{MaxNumBatchedTokens: 10, MaxNumSeqs: 4, BlockSize: 16}, engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]perfio.Request{
+		{{NewTokens: 10}},
+		{{NewTokens: 2, KVHistory: 10}, {NewTokens: 4}},
+		{{NewTokens: 1, KVHistory: 12}}, // a goes on before its first token is known; b, whose only token is on its way, does not
+		{{NewTokens: 1, KVHistory: 13}},
+	}
+	if diff := cmp.Diff(want, engine.seen); diff != "" {
+		t.Errorf("batches (-want +got):\n%s", diff)
+	}
+	// Results come one step later than with synchronous scheduling.
+	if a, b := requests[0], requests[1]; a.FirstTokenNS != 3e6 || b.DoneNS != 3e6 || a.DoneNS != 5e6 || outcome.EndNS != 5e6 {
+		t.Errorf("a %+v, b %+v, end %d", a, b, outcome.EndNS)
+	}
+}
+
+func TestAsynchronousPreemption(t *testing.T) {
+	requests := []*Request{
+		{ID: "first", InputTokens: 8, OutputTokens: 4},
+		{ID: "last", InputTokens: 8, OutputTokens: 4},
+	}
+	outcome, err := Serve(requests, Limits{MaxNumBatchedTokens: 100, MaxNumSeqs: 4, BlockSize: 4, KVBlocks: 5}, new(ahead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome.Preemptions == 0 {
+		t.Error("nothing was preempted, though the blocks do not suffice for both")
+	}
+	for _, r := range requests {
+		if r.generated != r.OutputTokens || r.DoneNS == 0 {
+			t.Errorf("%s: %d tokens generated, want %d, done at %d", r.ID, r.generated, r.OutputTokens, r.DoneNS)
 		}
 	}
 }

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerprof/layerprof/examples/serving/sim"
+	"github.com/layerprof/layerprof/internal/stepjudge"
+	"github.com/layerprof/layerprof/traceloader"
+)
+
+func newStepsCommand() *cobra.Command {
+	var (
+		flags    tableFlags
+		engine   stepFlags
+		limits   sim.Limits
+		tp, skip int
+		file     string
+		requests string
+		maxError float64
+	)
+	cmd := &cobra.Command{
+		Use:   "steps --bundle B | --root R … --steps FILE [--requests FILE]",
+		Short: "Hold predicted steps and requests against a real engine's run",
+		Long: "Steps reads what an engine did, as `profile serve-check` writes it: --steps, JSON lines\n" +
+			"{\"requests\":[[new_tokens,kv_history],…],\"start_us\":…} in the order of their start, gzipped or not; --requests, a CSV with the\n" +
+			"columns request,input_tokens,output_tokens,arrival_ns,measured_ttft_s,measured_latency_s.\n" +
+			"A step is the time from its start to the next one's while the engine is busy. Errors are percent; bias is the median of the\n" +
+			"signed error, total that of all steps' sum; \"itself\" is how far a decode step of the run is from the median of the 11 most\n" +
+			"like it, which no prediction by the batch can beat. Requests are replayed through the engine of examples/serving.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, _ := cmd.Flags().GetBool("json")
+			if file == "" && requests == "" {
+				return usagef("found neither --steps nor --requests")
+			}
+			table, err := flags.open(cmd)
+			if err != nil {
+				return err
+			}
+			o := stepjudge.Options{TP: tp, SkipFirst: skip}
+			if o.Steps, err = engine.options(table); err != nil {
+				return err
+			}
+			var steps []stepjudge.Step
+			if file != "" {
+				if steps, err = stepjudge.ReadSteps(file); err != nil {
+					return err
+				}
+			}
+			report, err := stepjudge.Compare(table, o, steps, limits, requests)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
+			} else {
+				err = report.WriteText(cmd.OutOrStdout())
+			}
+			if err == nil && maxError > 0 && report.WorstError() > maxError {
+				return errProblems
+			}
+			return err
+		},
+	}
+	flags.register(cmd)
+	engine.register(cmd)
+	cmd.Flags().IntVar(&tp, "tp", 1, "tensor-parallel degree")
+	cmd.Flags().StringVar(&file, "steps", "", "a file of measured steps")
+	cmd.Flags().StringVar(&requests, "requests", "", "a file of requests with measured times")
+	cmd.Flags().IntVar(&skip, "skip-first", 2, "steps at the run's beginning that are not judged")
+	cmd.Flags().Float64Var(&maxError, "max-error", 0, "exit status 5 where the median step or a mean of the requests is further off, in percent (0: no limit)")
+	cmd.Flags().IntVar(&limits.MaxNumBatchedTokens, "max-num-batched-tokens", 2048, "of the engine, for --requests")
+	cmd.Flags().IntVar(&limits.MaxNumSeqs, "max-num-seqs", 256, "of the engine, for --requests")
+	cmd.Flags().IntVar(&limits.KVBlocks, "kv-blocks", 0, "of the engine, for --requests; 0: no limit")
+	cmd.Flags().IntVar(&limits.BlockSize, "block-size", 16, "tokens a KV block")
+	return cmd
+}
+
+// options are those of traceloader, for any mode.
+func (f *stepFlags) options(table *traceloader.Table) (o traceloader.StepOptions, err error) {
+	if o.Mode, err = traceloader.ParseStepMode(f.mode); err != nil {
+		return o, usagef("--mode: %v", err)
+	}
+	o.Depth = f.depth
+	if f.from != "" {
+		o.From, err = openTable(f.from, traceloader.Options{Rules: table.Rules()})
+	}
+	return o, err
+}

@@ -1,0 +1,150 @@
+package stepjudge_test
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/layerprof/layerprof/examples/serving/sim"
+	"github.com/layerprof/layerprof/internal/stepjudge"
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
+)
+
+var h200 = filepath.Join("..", "..", "..", "shared", "reference", "h200")
+
+const layers = 32
+
+// h200Rows are what ships as the H200's step.csv. No H200 could be had to measure
+// a step category on, so the host's line is that of the first third (by time) of
+// the synchronous runs, and launches and forwards those of single whole steps,
+// fired apart. What is left of those runs, and all of the asynchronous one, judges.
+func h200Rows(t *testing.T) (rows []perfio.StepRow, rest map[string][]stepjudge.Step) {
+	if _, err := os.Stat(h200); err != nil {
+		t.Skip("no reference data beside the repository")
+	}
+	rest = make(map[string][]stepjudge.Step)
+	for _, mode := range []string{"graph_sync", "graph_async", "eager_sync"} {
+		steps, err := stepjudge.ReadSteps(filepath.Join(h200, "serving", "steps_Llama-3.1-8B_"+mode+".jsonl.gz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest[mode] = steps
+		if mode == "graph_async" {
+			continue
+		}
+		var first []stepjudge.Step
+		first, rest[mode] = stepjudge.FirstShare(steps, 1./3)
+		more, err := stepjudge.Rows(mode, layers, graphs(mode), first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(append(rows, more...), category(t, mode)...)
+	}
+	return rows, rest
+}
+
+// graphs are the sizes of the H200's engine.
+func graphs(mode string) (sizes []int) {
+	if mode == "eager_sync" {
+		return nil
+	}
+	sizes = []int{1, 2, 4}
+	for n := 8; n <= 512; n += 8 {
+		if n <= 256 || n%16 == 0 {
+			sizes = append(sizes, n)
+		}
+	}
+	return sizes
+}
+
+var update = flag.Bool("update", false, "write the H200's step.csv anew")
+
+var h200Bundle = filepath.Join("..", "..", "perf", "H200", "meta-llama", "Llama-3.1-8B", "bf16")
+
+func TestH200StepFile(t *testing.T) {
+	rows, _ := h200Rows(t)
+	var want bytes.Buffer
+	if err := perfio.WriteStep(&want, rows); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(h200Bundle, "tp1", perfio.StepFile)
+	if *update {
+		if err := os.WriteFile(name, want.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%s is not what the reference runs give", name)
+	}
+}
+
+func TestMeasuredH200(t *testing.T) {
+	_, rest := h200Rows(t)
+	table, err := traceloader.Open(h200Bundle, traceloader.Options{Rules: traceloader.Accurate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"graph_sync", "graph_async", "eager_sync"} {
+		figures, err := stepjudge.CompareSteps(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}}, rest[mode])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range figures {
+			t.Logf("%s %-12s %5d steps: %.2f/%.2f/%.1f, bias %+.2f, total %+.2f; the run against itself %.2f/%.2f; sum of kernels %+.1f",
+				mode, f.Kind, f.N, f.P50, f.P90, f.P99, f.Bias, f.Total, f.RepeatP50, f.RepeatP90, f.KernelsBiasPc)
+		}
+		limits := sim.Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16, KVBlocks: 55917}
+		requests, err := stepjudge.CompareRequests(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}}, limits,
+			filepath.Join(h200, "serving", "requests_Llama-3.1-8B_"+mode+".csv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range requests {
+			t.Logf("%s %s: %.5f s for %.5f s, %+.2f%%; single requests %.1f/%.1f", mode, f.Name, f.Predicted, f.Measured, f.Error, f.P50, f.P90)
+		}
+	}
+}
+
+// category reads the whole steps that were fired alone; of their host's parts
+// only the launch is that of a running server.
+func category(t *testing.T, mode string) (rows []perfio.StepRow) {
+	name := map[string]string{"graph_sync": "graph", "eager_sync": "eager"}[mode]
+	file, err := os.Open(filepath.Join(h200, "serving", "step_category_Llama-3.1-8B_"+name+".jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(z)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var one struct {
+			Requests []perfio.Request   `json:"requests"`
+			HostUS   map[string]float64 `json:"host_us"`
+			GPUUS    map[string]float64 `json:"gpu_us"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+			t.Fatal(err)
+		}
+		r := stepjudge.Row(mode, layers, graphs(mode), one.Requests)
+		r.LaunchUS, r.DeviceForwardUS = one.HostUS["launch"], one.GPUUS["forward"]
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 || lines.Err() != nil {
+		t.Fatalf("%d rows, %v", len(rows), lines.Err())
+	}
+	return rows
+}

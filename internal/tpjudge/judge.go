@@ -1,0 +1,185 @@
+// Package tpjudge puts tensor parallelism as it was emulated, on one device with
+// a model's sizes divided, beside the same degree of a real engine: layer by
+// layer, and step by step with what the ranks exchange, which the emulation
+// does not have.
+package tpjudge
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/layerprof/layerprof/internal/bundlediff"
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
+)
+
+// Result is a whole comparison.
+type Result struct {
+	Real     string             `json:"real"`
+	Emulated string             `json:"emulated"`
+	Facts    []bundlediff.Fact  `json:"facts"`  // A is the real one
+	Layers   []bundlediff.Group `json:"layers"` // B/A is emulated by real
+	Degrees  []Degree           `json:"degrees"`
+}
+
+// Degree is one that both bundles have.
+type Degree struct {
+	TP          int          `json:"tp"`
+	Collectives []Collective `json:"collectives"`
+	// Blocks is the number of decoder blocks in Steps: the model's, 1 where that
+	// is not known.
+	Blocks int    `json:"blocks"`
+	Steps  []Step `json:"steps"`
+}
+
+// Collective is a row of collectives.csv.
+type Collective struct {
+	Layer  string  `json:"layer"`
+	Kind   string  `json:"collective"`
+	Tokens int     `json:"tokens"`
+	Bytes  int     `json:"bytes"`
+	Ranks  int     `json:"ranks"`
+	TimeUS float64 `json:"time_us"`
+	WaitUS float64 `json:"wait_us"`
+	// GBPerSecond is bytes by time: what each rank gives.
+	GBPerSecond float64 `json:"gb_per_second"`
+}
+
+// Step is one batch, which both bundles have measured the attention of.
+type Step struct {
+	Kind      string `json:"kind"`    // decode or prefill
+	Tokens    int    `json:"tokens"`  // of decodes: requests
+	KVHistory int    `json:"history"` // of each decode
+	// EmulatedUS is what a simulator adds up of the emulated rows.
+	EmulatedUS float64 `json:"emulated_us"`
+	// LayersUS and CollectivesUS are the real degree's.
+	LayersUS      float64 `json:"layers_us"`
+	CollectivesUS float64 `json:"collectives_us"`
+	// Layers is emulated by real layers alone, Whole by layers and collectives:
+	// what the emulation gets wrong, and what it leaves out beside that.
+	Layers float64 `json:"emulated_by_layers"`
+	Whole  float64 `json:"emulated_by_whole"`
+}
+
+// Compare puts an emulated bundle beside a real one of the same model.
+func Compare(real, emulated *perfio.Bundle) (*Result, error) {
+	for _, b := range []struct {
+		bundle *perfio.Bundle
+		mode   string
+	}{{real, perfio.TPModeReal}, {emulated, perfio.TPModeEmulated}} {
+		if found := b.bundle.Meta.TPMode(); found != b.mode {
+			return nil, fmt.Errorf("%s: tp_mode: found %s, expected %s", b.bundle.Dir, found, b.mode)
+		}
+	}
+	if a, b := real.Meta.Model(), emulated.Meta.Model(); a != b {
+		return nil, fmt.Errorf("%s: model: found %s, expected %s as in %s", emulated.Dir, b, a, real.Dir)
+	}
+	diff := bundlediff.Compare(real, emulated, bundlediff.Options{Largest: -1})
+	out := &Result{Real: real.Dir, Emulated: emulated.Dir, Facts: diff.Facts, Layers: diff.Groups}
+	tables, err := bothTables(real, emulated)
+	if err != nil {
+		return nil, err
+	}
+	for i := range real.TPs {
+		a, b := &real.TPs[i], emulated.TP(real.TPs[i].Degree)
+		if b == nil || a.Degree == 1 {
+			continue
+		}
+		d := Degree{TP: a.Degree, Collectives: collectives(a.Collectives)}
+		if d.Steps, d.Blocks, err = steps(tables, a, b); err != nil {
+			return nil, err
+		}
+		out.Degrees = append(out.Degrees, d)
+	}
+	if len(out.Degrees) == 0 {
+		return nil, errors.New("the two have no degree above 1 in common")
+	}
+	return out, nil
+}
+
+func bothTables(real, emulated *perfio.Bundle) (tables [2]*traceloader.Table, err error) {
+	for i, b := range []*perfio.Bundle{real, emulated} {
+		if tables[i], err = traceloader.New(b, traceloader.Options{}); err != nil {
+			return tables, fmt.Errorf("%s: %w", b.Dir, err)
+		}
+	}
+	return tables, nil
+}
+
+func collectives(rows []perfio.CollectiveRow) []Collective {
+	var out []Collective
+	for _, r := range rows {
+		out = append(out, Collective{
+			Layer: r.Layer, Kind: r.Collective, Tokens: r.Tokens, Bytes: r.Bytes, Ranks: r.Ranks, TimeUS: r.TimeUS, WaitUS: r.WaitUS,
+			GBPerSecond: float64(r.Bytes) / r.TimeUS / 1e3,
+		})
+	}
+	return out
+}
+
+// steps are the pure decodes and pure prefills whose attention both measured.
+func steps(tables [2]*traceloader.Table, a, b *perfio.TP) (out []Step, blocks int, err error) {
+	var walks [2]traceloader.Walk
+	for i, t := range tables {
+		if walks[i], err = t.Walk(a.Degree); err != nil {
+			return nil, 0, err
+		}
+	}
+	blocks = max(walks[0].Depth(), 1)
+	have := make(map[perfio.AttentionRow]bool)
+	for _, r := range b.Attention {
+		r.TimeUS = 0
+		have[r] = true
+	}
+	for _, r := range a.Attention {
+		r.TimeUS = 0
+		if !have[r] {
+			continue
+		}
+		s := Step{}
+		var requests []perfio.Request
+		switch {
+		case r.PrefillChunk == 0:
+			s = Step{Kind: "decode", Tokens: r.NDecode, KVHistory: r.KVDecode}
+			requests = slices.Repeat([]perfio.Request{{NewTokens: 1, KVHistory: r.KVDecode}}, r.NDecode)
+		case r.NDecode == 0 && r.KVPrefill == 0:
+			s = Step{Kind: "prefill", Tokens: r.PrefillChunk}
+			requests = []perfio.Request{{NewTokens: r.PrefillChunk}}
+		default:
+			continue
+		}
+		batch := traceloader.NewBatch(requests)
+		var real, emulated traceloader.Step
+		if !walks[0].Step(batch, &real) || !walks[1].Step(batch, &emulated) {
+			continue
+		}
+		s.LayersUS, s.CollectivesUS = sums(&real, blocks)
+		s.EmulatedUS, _ = sums(&emulated, blocks)
+		s.Layers, s.Whole = s.EmulatedUS/s.LayersUS, s.EmulatedUS/(s.LayersUS+s.CollectivesUS)
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(x, y Step) int {
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.KVHistory, y.KVHistory), cmp.Compare(x.Tokens, y.Tokens))
+	})
+	return out, blocks, nil
+}
+
+// sums are a step's layers and collectives, with as many blocks as said.
+func sums(s *traceloader.Step, blocks int) (layersUS, collectivesUS float64) {
+	for _, part := range []struct {
+		entries []traceloader.LayerLatency
+		times   int
+	}{{s.Prologue, 1}, {s.Block, blocks}, {s.Head, 1}} {
+		for _, e := range part.entries {
+			us := float64(e.LatencyNS) / 1e3 * float64(part.times)
+			if e.Category == traceloader.CategoryCollective {
+				collectivesUS += us
+			} else {
+				layersUS += us
+			}
+		}
+	}
+	return layersUS, collectivesUS
+}

@@ -1,0 +1,69 @@
+package profile
+
+import "github.com/layerprof/layerprof/perfio"
+
+// collectiveRecords are a result's collectives as the journal has them.
+func collectiveRecords(res Result) []collectiveRecord {
+	var out []collectiveRecord
+	for _, c := range res.Collectives {
+		out = append(out, collectiveRecord{
+			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, US: c.SamplesUS, WaitUS: c.WaitUS,
+		})
+	}
+	return out
+}
+
+// collectives makes the rows of collectives.csv: those of a layer whose work
+// goes by tokens from the dense shots, those of one whose work goes by sequences
+// from the per_sequence shots, as the layers' own rows are made. The anchors'
+// factors are left alone: what they tell is how fast the devices compute.
+func (v *deriver) collectives(plan *TPPlan) {
+	category := make(map[string]Category)
+	for _, e := range v.arch.Catalog {
+		category[e.Layer] = Category(e.Category)
+		if category[e.Layer] == MoE {
+			category[e.Layer] = Dense // every dense shot passes the experts, too
+		}
+	}
+	type key struct {
+		layer, kind string
+		bytes       int
+	}
+	type value struct {
+		ranks, calls int
+		us, wait     []float64
+	}
+	for i := range plan.Categories {
+		c := &plan.Categories[i]
+		if c.Category != Dense && c.Category != PerSequence {
+			continue
+		}
+		for i := range c.Shots {
+			shot := &c.Shots[i]
+			found := make(map[key]*value)
+			v.index.each(v.envs, v.tp, shotScope(shot), shot.Shape(), v.share, func(s stored) {
+				for _, one := range s.Collectives {
+					if category[one.Layer] != c.Category {
+						continue
+					}
+					k := key{one.Layer, one.Kind, one.Bytes}
+					if found[k] == nil {
+						found[k] = &value{ranks: one.Ranks, calls: one.Calls}
+					}
+					found[k].us = append(found[k].us, one.US...)
+					found[k].wait = append(found[k].wait, one.WaitUS...)
+				}
+			})
+			count := shot.Tokens()
+			if c.Category == PerSequence {
+				count = shot.Sequences()
+			}
+			for k, one := range found {
+				v.tables.Collectives = append(v.tables.Collectives, perfio.CollectiveRow{
+					Layer: k.layer, Collective: k.kind, Tokens: count, Ranks: one.ranks, Bytes: k.bytes, Calls: one.calls,
+					TimeUS: median(one.us), WaitUS: median(one.wait),
+				})
+			}
+		}
+	}
+}

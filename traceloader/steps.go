@@ -1,0 +1,390 @@
+package traceloader
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/layerprof/layerprof/internal/stepmodel"
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// StepOptions say whose steps are asked for. The zero value is the sum of the
+// layers at the model's own depth.
+type StepOptions struct {
+	Mode StepMode
+	// Depth is the number of decoder blocks; 0: the model config's.
+	Depth int
+	// From is a table whose step.csv is used, where this one has none: a bundle
+	// of the same host, GPU and engine release, whatever its model. Nil: this
+	// one's.
+	From *Table
+	// Pauses adds to each step its share of the host's pauses. Without it a step
+	// is the typical one, which most steps are near to; with it sums over many
+	// steps are right, as a replay of a whole run needs.
+	Pauses bool
+}
+
+// Steps answers whole steps of an engine, as a server runs them: the layers by
+// the tables, and around them what step.csv says of the host, of launching, and
+// of graphs. Copies are cheap; all methods are safe for concurrent use.
+type Steps struct {
+	walk    Walk
+	mode    StepMode
+	depth   int
+	terms   *stepmodel.Terms // nil: the sum of the layers
+	graphs  []graphClass
+	padding []int // capture sizes, ascending; nil where they are not known
+	largest int   // the most tokens that graphs are launched for
+	status  Status
+	pauses  bool
+}
+
+// graphClass is one kind of graph with its terms in nanoseconds, so that a
+// lookup converts nothing.
+type graphClass struct {
+	name  string
+	class stepmodel.Class
+}
+
+// StepTime is what Steps.Time fills in. Reuse one for many batches. All parts are
+// nanoseconds.
+type StepTime struct {
+	// Kernels are the layers, at the number of tokens that the engine pads the
+	// batch to.
+	Kernels      Step
+	PaddedTokens int
+	// Graph is how the forward is launched, by the names of step.csv.
+	Graph string
+
+	KernelsNS int64 // prologue, all blocks and head, on the device
+	BeforeNS  int64 // the host, from the step's start to the forward
+	LaunchNS  int64 // the host's launching of the forward
+	ForwardNS int64 // prologue and blocks as the engine runs them: launching or the device, whichever is longer
+	PauseNS   int64 // the step's share of the host's pauses, where they are asked for
+	AfterNS   int64 // from the forward's end: sampling and, in synchronous scheduling, the host's part until the next step
+	HostNS    int64 // all that the host does for the step, without waiting
+	DeviceNS  int64 // all that the device does for the step, its waiting for launches included
+	// TotalNS is from the step's start to the next one's. In asynchronous
+	// scheduling that is the pace of steps like this one; StepClock follows
+	// single steps.
+	TotalNS int64
+	// Bound says what sets TotalNS.
+	Bound StepBound
+	// KernelsOnly: no steps were measured, and TotalNS is the sum of the layers.
+	KernelsOnly bool
+	// Sigma is one standard error of TotalNS, relative; 0 is not known.
+	Sigma float64
+
+	deviceForwardNS int64 // ForwardNS by the device's work alone
+	launchForwardNS int64 // ForwardNS by the host's launching alone
+}
+
+// StepBound is what a step waits for.
+type StepBound uint8
+
+// The device's kernels, the host's launching of the forward, or all that the
+// host does for a step.
+const (
+	DeviceBound StepBound = iota
+	LaunchBound
+	HostBound
+)
+
+// String returns the lower-case name.
+func (b StepBound) String() string { return [...]string{"device", "launch", "host"}[min(b, HostBound)] }
+
+// Steps prepares whole steps at a tp. It is an error where the walk is one,
+// where no depth is known, or where the mode was not measured; Options.Lenient
+// makes a mode that was not measured a sum of layers, which StepTime says.
+func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
+	walk, err := t.Walk(tp)
+	if err != nil {
+		return Steps{}, err
+	}
+	s := Steps{walk: walk, mode: o.Mode, depth: o.Depth, status: Measured, pauses: o.Pauses}
+	if s.depth <= 0 {
+		s.depth = walk.depth
+	}
+	if s.depth <= 0 {
+		return Steps{}, errors.New("traceloader: steps: depth: no model config is known, set StepOptions.Depth")
+	}
+	if o.Mode == KernelsOnly {
+		return s, nil
+	}
+	from := t
+	if o.From != nil {
+		from, s.status = o.From, Borrowed
+	}
+	file := from.tp(tp)
+	if o.From != nil && file == nil {
+		file = from.tp(from.TPs()[0])
+	}
+	rows := stepRows(file, o.Mode)
+	if len(rows) == 0 {
+		if rows = stepRows(file, o.Mode.sync()); len(rows) > 0 {
+			s.status = Borrowed
+		}
+	}
+	if len(rows) == 0 {
+		if t.options.Lenient {
+			return s, nil
+		}
+		return Steps{}, fmt.Errorf("traceloader: steps: tp%d: mode %s was not measured: found %v in step.csv", tp, o.Mode, from.StepModes(tp))
+	}
+	// The terms relate measured steps to the layers of the bundle they were
+	// measured beside.
+	own := walk
+	if o.From != nil {
+		if own, err = from.Walk(file.degree); err != nil {
+			return Steps{}, fmt.Errorf("traceloader: steps: from: %w", err)
+		}
+	}
+	terms, err := fitSteps(own, o.Mode, rows)
+	if err != nil {
+		return Steps{}, err
+	}
+	at, measured := stepmodel.AtDepth(terms, s.depth)
+	if !measured {
+		s.status = worse(s.status, Extrapolated)
+	}
+	s.terms = &at
+	for name, class := range at.Classes {
+		s.graphs = append(s.graphs, graphClass{name, class})
+	}
+	slices.SortFunc(s.graphs, func(a, b graphClass) int { return b.class.Rows - a.class.Rows })
+	if o.Mode.graphs() {
+		if s.padding = file.captureSizes[o.Mode]; len(s.padding) == 0 {
+			s.padding = file.captureSizes[o.Mode.sync()]
+		}
+		s.largest = largestGraph(rows, s.padding)
+	}
+	return s, nil
+}
+
+func stepRows(file *tpTable, mode StepMode) (rows []perfio.StepRow) {
+	if file == nil {
+		return nil
+	}
+	for _, r := range file.steps {
+		if StepMode(r.Mode) == mode {
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// fitSteps fits the terms of one mode, depth by depth. An asynchronous mode may
+// be given the rows of its synchronous one.
+func fitSteps(walk Walk, mode StepMode, rows []perfio.StepRow) ([]stepmodel.Terms, error) {
+	byDepth := make(map[int][]stepmodel.Row)
+	var depths []int
+	var step Step
+	for i := range rows {
+		r := &rows[i]
+		b := stepBatch(r)
+		if !walk.Step(b, &step) {
+			continue
+		}
+		if len(byDepth[r.Layers]) == 0 {
+			depths = append(depths, r.Layers)
+		}
+		byDepth[r.Layers] = append(byDepth[r.Layers], stepModelRow(r, &step))
+	}
+	if len(depths) == 0 {
+		return nil, fmt.Errorf("traceloader: steps: mode %s: none of the %d rows of step.csv can be looked up in the tables", mode, len(rows))
+	}
+	var all []stepmodel.Terms
+	for _, d := range depths {
+		fitted := byDepth[d]
+		switch {
+		case !mode.Async():
+			all = append(all, stepmodel.FitSync(fitted))
+		case StepMode(rows[0].Mode) != mode:
+			all = append(all, stepmodel.FitSync(fitted).Ahead(fitted[0].HeadUS))
+		default:
+			t := stepmodel.FitAsync(fitted)
+			if !t.Parts {
+				return nil, fmt.Errorf("traceloader: steps: mode %s: step.csv lacks the host's and the device's parts, without which asynchronous steps cannot be told apart", mode)
+			}
+			all = append(all, t)
+		}
+	}
+	return all, nil
+}
+
+// stepBatch is a row's batch as lookups see it. Several prefills are taken as
+// equal.
+func stepBatch(r *perfio.StepRow) Batch {
+	b := Batch{
+		PrefillChunk: r.PrefillChunk, KVPrefill: r.KVPrefill, NDecode: r.NDecode,
+		KVDecodeMean: int(math.Round(r.KVDecodeMean)), KVDecodeMax: r.KVDecodeMax, KVDecodeMin: r.KVDecodeMin,
+		Tokens: max(r.PaddedTokens, r.PrefillChunk+r.NDecode), Sequences: r.NDecode + r.NPrefill,
+	}
+	if r.NPrefill < 2 {
+		return b
+	}
+	for i := range r.NDecode {
+		// As many at the ends as keep the mean.
+		kv := r.KVDecodeMin
+		if i%2 == 0 {
+			kv = min(r.KVDecodeMax, max(r.KVDecodeMin, 2*b.KVDecodeMean-r.KVDecodeMin))
+		}
+		b.Requests = append(b.Requests, perfio.Request{NewTokens: 1, KVHistory: kv})
+	}
+	for i := range r.NPrefill {
+		b.Requests = append(b.Requests, perfio.Request{
+			NewTokens: r.PrefillChunk*(i+1)/r.NPrefill - r.PrefillChunk*i/r.NPrefill, KVHistory: r.KVPrefill / r.NPrefill,
+		})
+	}
+	return b
+}
+
+func stepModelRow(r *perfio.StepRow, step *Step) stepmodel.Row {
+	known := func(us float64) float64 {
+		if math.IsNaN(us) {
+			return 0
+		}
+		return us
+	}
+	m := stepmodel.Row{
+		Class: r.Graph, Requests: r.NDecode + r.NPrefill, Admitted: r.Admitted, Layers: r.Layers,
+		StepUS: known(r.StepUS), BeforeUS: known(r.ScheduleUS + r.DispatchUS + r.PrepareUS), LaunchUS: known(r.LaunchUS),
+		SubmitUS: known(r.AfterUS + r.SampleUS), FinishUS: known(r.UpdateUS + r.ReturnUS + r.BetweenUS),
+		WaitUS: known(r.DeviceWaitUS), ForwardUS: known(r.DeviceForwardUS), TailUS: known(r.DeviceAfterUS), DeviceUS: known(r.DeviceStepUS),
+		KernelsUS: float64(step.PrologueNS+int64(r.Layers)*step.BlockNS) / 1e3, HeadUS: float64(step.HeadNS) / 1e3,
+	}
+	if m.ForwardUS == 0 && math.IsNaN(r.DeviceWaitUS) {
+		// A device without a clock of its own works while the host waits: launching is running.
+		m.ForwardUS, m.LaunchUS = m.LaunchUS, 0
+	}
+	if !StepMode(r.Mode).Async() {
+		m.DeviceUS = 0
+	}
+	return m
+}
+
+// largestGraph is the most tokens that a graph was captured for, or seen with.
+func largestGraph(rows []perfio.StepRow, sizes []int) int {
+	if len(sizes) > 0 {
+		return sizes[len(sizes)-1]
+	}
+	largest := 0
+	for _, r := range rows {
+		if r.Graph == perfio.GraphFull || r.Graph == perfio.GraphPiecewise {
+			largest = max(largest, r.PaddedTokens)
+		}
+	}
+	return largest
+}
+
+// Mode is the mode that was asked for.
+func (s Steps) Mode() StepMode { return s.mode }
+
+// Depth is the number of decoder blocks.
+func (s Steps) Depth() int { return s.depth }
+
+// launch tells how the engine launches a batch, and the tokens it pads it to.
+func (s *Steps) launch(b *Batch) (class *graphClass, padded int) {
+	name := ""
+	padded = b.Tokens
+	if s.mode.graphs() {
+		name = perfio.GraphNone
+		if b.Tokens <= s.largest {
+			if i, _ := slices.BinarySearch(s.padding, b.Tokens); i < len(s.padding) {
+				padded = s.padding[i]
+			}
+			name = perfio.GraphPiecewise
+			if b.PrefillChunk == 0 && s.class(perfio.GraphFull) != nil {
+				name = perfio.GraphFull
+			}
+		}
+	}
+	if class = s.class(name); class == nil {
+		class = &s.graphs[0]
+	}
+	return class, padded
+}
+
+func (s *Steps) class(name string) *graphClass {
+	for i := range s.graphs {
+		if s.graphs[i].name == name {
+			return &s.graphs[i]
+		}
+	}
+	return nil
+}
+
+// Time fills out with a batch's step. False where a layer has no answer.
+func (s Steps) Time(b Batch, out *StepTime) bool { return s.time(&b, out, nil) }
+
+// time is Time with attention by a memo, where there is one.
+func (s *Steps) time(batch *Batch, out *StepTime, memo *DecodeMemo) bool {
+	b := *batch
+	out.KernelsOnly = s.terms == nil
+	out.PaddedTokens, out.Graph = b.Tokens, ""
+	admitted := b.Admitted()
+	if s.terms == nil {
+		if !s.walk.step(b, &out.Kernels, memo) {
+			return false
+		}
+		forward := out.Kernels.PrologueNS + int64(s.depth)*out.Kernels.BlockNS
+		out.KernelsNS = forward + out.Kernels.HeadNS
+		out.BeforeNS, out.LaunchNS, out.HostNS, out.PauseNS, out.ForwardNS, out.AfterNS = 0, 0, 0, 0, forward, out.Kernels.HeadNS
+		out.DeviceNS, out.TotalNS, out.Bound, out.Sigma = out.KernelsNS, out.KernelsNS, DeviceBound, 0
+		return true
+	}
+	class, padded := s.launch(&b)
+	out.PaddedTokens, out.Graph = padded, class.name
+	requests := b.Sequences
+	b.Tokens = padded
+	if !s.walk.step(b, &out.Kernels, memo) {
+		return false
+	}
+	t := s.terms
+	kernels := out.Kernels.PrologueNS + int64(s.depth)*out.Kernels.BlockNS
+	out.KernelsNS = kernels + out.Kernels.HeadNS
+	device, launch := class.class.ForwardUS(float64(kernels) / 1e3)
+	out.deviceForwardNS, out.launchForwardNS = ns(device), ns(launch)
+	out.BeforeNS, out.LaunchNS, out.ForwardNS = ns(t.Before.At(requests, admitted)), ns(class.class.LaunchUS), ns(max(device, launch))
+	out.Sigma, out.PauseNS = class.class.Sigma, 0
+	if s.pauses {
+		out.PauseNS = ns(class.class.PauseUS)
+	}
+	if out.Bound = DeviceBound; launch > device {
+		out.Bound = LaunchBound
+	}
+	if !s.mode.Async() {
+		out.AfterNS = ns(t.After.At(requests, admitted))
+		out.HostNS = out.BeforeNS + out.LaunchNS + max(0, out.AfterNS-out.Kernels.HeadNS)
+		out.DeviceNS = out.ForwardNS + out.Kernels.HeadNS
+		out.TotalNS = max(1, out.BeforeNS+out.ForwardNS+out.AfterNS+out.PauseNS)
+		return true
+	}
+	out.AfterNS = out.Kernels.HeadNS + ns(t.TailUS)
+	out.HostNS = out.BeforeNS + out.LaunchNS + ns(t.Submit.At(requests, admitted)) + ns(t.Finish.At(requests, 0))
+	out.DeviceNS = ns(t.WaitUS) + out.ForwardNS + out.AfterNS
+	out.TotalNS = max(1, out.HostNS, out.DeviceNS) + out.PauseNS
+	if out.HostNS > out.DeviceNS {
+		out.Bound = HostBound
+	}
+	return true
+}
+
+func ns(us float64) int64 { return int64(math.Round(us * 1e3)) }
+
+// Estimate is Time's total with its error and the worst status of what counted;
+// false where Time has no answer. It is slower than Time.
+func (s Steps) Estimate(b Batch) (Estimate, bool) {
+	var out StepTime
+	if !s.Time(b, &out) {
+		return Estimate{}, false
+	}
+	b.Tokens = out.PaddedTokens
+	_, status := s.walk.Explain(b, nil)
+	if s.terms == nil {
+		status = worse(status, Fallback)
+	}
+	return Estimate{LatencyNS: out.TotalNS, Sigma: out.Sigma, Status: worse(status, s.status)}, true
+}

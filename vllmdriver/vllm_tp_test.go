@@ -1,0 +1,245 @@
+//go:build linux
+
+package vllmdriver
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
+)
+
+// ranksEnv gives each of two ranks a core of its own.
+const ranksEnv = "VLLM_CPU_OMP_THREADS_BIND=0|1"
+
+// realTPSpec is a small Llama on two ranks.
+func realTPSpec(t *testing.T) profile.EngineSpec {
+	spec := tinyLlama(t, 256, 1024)
+	spec.TP, spec.TPMode = 2, profile.RealTP
+	return spec
+}
+
+// Two ranks through vLLM's own executor: every layer is there without its
+// collective, every collective with its size, and waiting apart from the transfer.
+func TestVLLMRealTP(t *testing.T) {
+	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	spec := realTPSpec(t)
+	e := bootVLLM(t, d, spec)
+	if e.Fingerprint["tp_mode"] != "real" || e.Provenance["tp_real"] != 2.0 {
+		t.Errorf("fingerprint %v, provenance tp_real %v", e.Fingerprint, e.Provenance["tp_real"])
+	}
+	if ranks, _ := e.Provenance["ranks"].([]any); len(ranks) != 2 {
+		t.Errorf("ranks: found %v, expected what is known of two", e.Provenance["ranks"])
+	}
+	shots := []profile.Shot{
+		{Groups: []profile.Group{{Count: 1, NewTokens: 128, KVHistory: 0}}},
+		{Groups: []profile.Group{{Count: 8, NewTokens: 1, KVHistory: 64}}},
+		{Groups: []profile.Group{{Count: 8, NewTokens: 1, KVHistory: 64}, {Count: 1, NewTokens: 200, KVHistory: 0}}},
+	}
+	good := 0
+	err := d.Measure(t.Context(), shots, profile.MeasureOptions{Warmup: 2, Iterations: 5}, func(r profile.Result) error {
+		if r.Status != profile.OK {
+			t.Logf("shot %d: %s: %s", r.Index, r.Status, r.Message) // one that the machine disturbed too much
+			return nil
+		}
+		good++
+		checkRanks(t, spec.Model, &shots[r.Index], &r)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if good < 2 {
+		t.Errorf("found %d good shots of %d", good, len(shots))
+	}
+}
+
+func checkRanks(t *testing.T, model *perfio.ModelConfig, shot *profile.Shot, r *profile.Result) {
+	t.Helper()
+	tokens, sequences := shot.Tokens(), shot.Sequences()
+	type collective struct {
+		kind        string
+		rows, bytes int
+	}
+	reduced := collective{"all_reduce", tokens, 2 * tokens * model.HiddenSize}
+	want := map[string]collective{
+		"embedding": reduced, "o_proj": reduced, "down_proj": reduced,
+		"lm_head": {"all_gather", sequences, 2 * sequences * model.VocabSize / 2},
+	}
+	accounted := make([]float64, len(r.StepUS))
+	for _, c := range r.Collectives {
+		w, ok := want[c.Layer]
+		if found := (collective{c.Kind, c.Rows, c.Bytes}); !ok || found != w || c.Ranks != 2 || c.Calls != 1 {
+			t.Errorf("%s of %s: found %+v, expected %+v", shot.Shape(), c.Layer, c, w)
+		}
+		delete(want, c.Layer)
+		for i := range accounted {
+			accounted[i] += c.SamplesUS[i] // checked to be positive by the driver
+		}
+		t.Logf("%s %s %s of %d bytes: %.1f us, waiting %.1f us", shot.Shape(), c.Layer, c.Kind, c.Bytes, c.SamplesUS, c.WaitUS)
+	}
+	if len(want) > 0 {
+		t.Errorf("%s: no collective of %v", shot.Shape(), want)
+	}
+	for _, l := range r.Layers {
+		for i := range accounted {
+			accounted[i] += l.SamplesUS[i] * float64(l.Calls)
+		}
+	}
+	// One block's layers and transfers are a part of the step of two: in most
+	// samples, as two ranks that are held up at one moment count twice.
+	within := 0
+	for i, step := range r.StepUS {
+		if accounted[i] < step {
+			within++
+		}
+	}
+	if 2*within <= len(r.StepUS) {
+		t.Errorf("%s: layers and transfers take %.1f us of steps of %.1f", shot.Shape(), accounted, r.StepUS)
+	}
+	t.Logf("%s: layers and transfers %.1f us, steps %.1f us", shot.Shape(), accounted, r.StepUS)
+}
+
+// held are the names in shared memory that the worker's ranks hold.
+func held(p *process) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for name := range p.shm.held {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func wantGone(t *testing.T, names []string) {
+	t.Helper()
+	if len(names) == 0 {
+		t.Error("the ranks held nothing in shared memory: nothing is tested")
+	}
+	for _, name := range names {
+		if _, err := os.Lstat(filepath.Join(shmFolder, name)); err == nil {
+			t.Errorf("%s/%s is left behind", shmFolder, name)
+		}
+	}
+	t.Logf("gone from %s: %v", shmFolder, names)
+}
+
+// kill -9 of the worker or of one of its ranks: the engine is lost, all of it is
+// cleared away, and the next one measures.
+func TestVLLMRealTPKilled(t *testing.T) {
+	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	spec := realTPSpec(t)
+	for _, victim := range []string{"worker", "rank"} {
+		t.Run(victim, func(t *testing.T) {
+			bootVLLM(t, d, spec)
+			p := d.client.process
+			names, pid := held(p), p.pid()
+			others := slices.DeleteFunc(groupMembers(pid), func(m int) bool { return m == pid })
+			if len(others) < 2 {
+				t.Fatalf("found the processes %v beside the worker, expected two ranks", others)
+			}
+			if victim == "rank" {
+				pid = youngest(t, others)
+			}
+			time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+			err := d.Measure(t.Context(), decodes(2000), profile.MeasureOptions{Warmup: 1, Iterations: 3, Deadline: 20 * time.Second},
+				func(profile.Result) error { return nil })
+			t.Logf("%v", lostEngine(t, err).Err)
+			nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
+			wantGone(t, names)
+		})
+	}
+	bootVLLM(t, d, spec)
+	firesShots(t, d, 2)
+}
+
+// youngest is the process that was started last: with vLLM's executor a rank.
+func youngest(t *testing.T, pids []int) int {
+	t.Helper()
+	return slices.MaxFunc(pids, func(a, b int) int { return int(startTime(t, a)) - int(startTime(t, b)) })
+}
+
+// startTime is in clock ticks since the machine's boot.
+func startTime(t *testing.T, pid int) (ticks int64) {
+	t.Helper()
+	stat, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if _, err := fmt.Sscan(fields[19], &ticks); err != nil {
+		t.Fatal(err)
+	}
+	return ticks
+}
+
+// playParentOfRanks is a process that drives two ranks until it is killed.
+func playParentOfRanks() {
+	fail := func(err error) {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	d, err := New(Options{Python: os.Getenv("LAYERPROF_VLLM_PYTHON"), Env: []string{ranksEnv}})
+	if err != nil {
+		fail(err)
+	}
+	var spec profile.EngineSpec
+	if err := smallSpec(&spec); err != nil {
+		fail(err)
+	}
+	spec.TP, spec.TPMode = 2, profile.RealTP
+	if _, err := d.Boot(context.Background(), spec); err != nil {
+		fail(err)
+	}
+	p := d.client.process
+	fmt.Println("ready", p.pid(), p.guard.cmd.Process.Pid, p.tmp, strings.Join(held(p), ","))
+	for {
+		if err := d.Measure(context.Background(), decodes(100), samples, func(profile.Result) error { return nil }); err != nil {
+			fail(err)
+		}
+	}
+}
+
+func TestVLLMRealTPParentKilled(t *testing.T) {
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+vllmPython(t))
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid, guard int
+	var tmp, names string
+	if _, err := fmt.Sscanf(line, "ready %d %d %s %s", &pid, &guard, &tmp, &names); err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	if len(groupMembers(pid)) < 3 {
+		t.Fatalf("found the processes %v, expected a worker and two ranks", groupMembers(pid))
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	began := time.Now()
+	nothingLeft(t, pid, guard, tmp, 10*time.Second)
+	wantGone(t, strings.Split(names, ","))
+	t.Logf("nothing left %v after the parent was killed", time.Since(began).Round(10*time.Millisecond))
+}
