@@ -269,7 +269,7 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 		}
 	}
 	if err == nil {
-		err = engine.check(&spec)
+		err = engine.Check(&spec)
 	}
 	if err != nil {
 		return &unitError{fmt.Errorf("boot: %w", err)}
@@ -281,10 +281,11 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 		return err
 	}
 	s.count(serving)
-	for range warmUps {
-		if _, err := s.serve(ctx, driver, WarmUp(engine.Limits, s.Seed)); err != nil {
-			return err
+	if err := ServeWarmUp(ctx, driver, engine.Limits, s.Seed); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		return &lostWorkload{"warm-up", err}
 	}
 	for _, w := range s.missingOf(mode, layers, serving) {
 		if s.stopping() {
