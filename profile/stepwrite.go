@@ -157,7 +157,7 @@ func StepsNode(rows []perfio.StepRow, boots map[string][]*StepFacts) *yaml.Node 
 		n.setOrDrop("model_runner", f.ModelRunner, f.ModelRunner != "")
 		n.setOrDrop("vllm_version", f.VLLMVersion, f.VLLMVersion != "")
 		n.setOrDrop("cpu", f.CPU, f.CPU != "")
-		n.set("boot_seconds", seconds)
+		n.setOrDrop("boot_seconds", seconds, !slices.Contains(seconds, 0))
 		degree.set(mode, n)
 	}
 	block := newYAMLMap()

@@ -75,6 +75,7 @@ type conformance struct {
 	c      *client
 	checks []Check
 	origin profile.Origin
+	serves bool
 	boot   bootResult
 	layers []string
 }
@@ -135,6 +136,9 @@ func (t *conformance) run() (err error) {
 		return err
 	}
 	t.check("the end of the requests ends the worker", t.endOfRequests())
+	if err := t.serving(); err != nil {
+		return err
+	}
 	const unmatched = "a catalog entry without a module is answered catalog"
 	if t.origin != profile.Measured {
 		t.skip(unmatched, "the worker's numbers are synthetic: there are no modules")
@@ -153,7 +157,7 @@ func (t *conformance) hello() error {
 	if err == nil {
 		err = hello.check()
 	}
-	t.origin = hello.Origin
+	t.origin, t.serves = hello.Origin, slices.Contains(hello.Capabilities, capabilityServe)
 	return err
 }
 

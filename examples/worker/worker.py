@@ -20,6 +20,8 @@ class Refused(Exception):
 
 
 class Worker:
+    operations = ("hello", "probe", "boot", "measure", "shutdown")
+
     def __init__(self):
         self.engine = None
 
@@ -101,16 +103,15 @@ class Worker:
                 "telemetry": {"sm_clock_mhz": 1500, "temperature_c": 40, "power_mw": 300000, "throttle_reasons": []}}
 
 
-def main():
+def main(worker):
     reading, writing = (int(text) for text in os.environ["LAYERPROF_FDS"].split(","))
     requests, replies = os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0)
-    worker, operations = Worker(), ("hello", "probe", "boot", "measure", "shutdown")
     for line in requests:  # ends when whoever started the worker does
         number = None
         try:
             request = json.loads(line)
             number, op = request["id"], request["op"]
-            if op not in operations:
+            if op not in worker.operations:
                 raise Refused("unknown_op", f"no op {op!r}")
             answer = {"result": getattr(worker, op)(request, lambda reply, n=number: replies.write(json.dumps({"id": n, **reply}).encode() + b"\n"))}
         except Refused as e:
@@ -123,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Worker()))
