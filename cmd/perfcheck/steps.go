@@ -16,6 +16,7 @@ func newStepsCommand() *cobra.Command {
 		engine   stepFlags
 		limits   sim.Limits
 		tp, skip int
+		compiled int
 		file     string
 		requests string
 		maxError float64
@@ -39,7 +40,7 @@ func newStepsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := stepjudge.Options{TP: tp, SkipFirst: skip}
+			o := stepjudge.Options{TP: tp, SkipFirst: skip, SkipRequests: compiled}
 			if o.Steps, err = engine.options(table); err != nil {
 				return err
 			}
@@ -70,6 +71,7 @@ func newStepsCommand() *cobra.Command {
 	cmd.Flags().StringVar(&file, "steps", "", "a file of measured steps")
 	cmd.Flags().StringVar(&requests, "requests", "", "a file of requests with measured times")
 	cmd.Flags().IntVar(&skip, "skip-first", 2, "steps at the run's beginning that are not judged")
+	cmd.Flags().IntVar(&compiled, "skip-requests", 0, "requests, the first by arrival, that are replayed and not judged")
 	cmd.Flags().Float64Var(&maxError, "max-error", 0, "exit status 5 where the median step or a mean of the requests is further off, in percent (0: no limit)")
 	cmd.Flags().IntVar(&limits.MaxNumBatchedTokens, "max-num-batched-tokens", 2048, "of the engine, for --requests")
 	cmd.Flags().IntVar(&limits.MaxNumSeqs, "max-num-seqs", 256, "of the engine, for --requests")

@@ -16,6 +16,9 @@ type Options struct {
 	Steps traceloader.StepOptions
 	// SkipFirst is the number of steps at the beginning that are not judged; 0: 2.
 	SkipFirst int
+	// SkipRequests is the number of requests, the first by arrival, that are
+	// replayed and not judged: those that waited for one-off compilation.
+	SkipRequests int
 }
 
 const defaultSkip = 2

@@ -104,7 +104,8 @@ func TestMeasuredH200(t *testing.T) {
 				mode, f.Kind, f.N, f.P50, f.P90, f.P99, f.Bias, f.Total, f.RepeatP50, f.RepeatP90, f.KernelsBiasPc)
 		}
 		limits := sim.Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16, KVBlocks: 55917}
-		requests, err := stepjudge.CompareRequests(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}}, limits,
+		skip := map[string]int{"graph_async": 2}[mode] // they waited for kernels to be compiled, up to 0.4 s
+		requests, err := stepjudge.CompareRequests(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}, SkipRequests: skip}, limits,
 			filepath.Join(h200, "serving", "requests_Llama-3.1-8B_"+mode+".csv"))
 		if err != nil {
 			t.Fatal(err)

@@ -51,7 +51,7 @@ func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, fil
 	} {
 		r := RequestFigures{Name: f.name}
 		var errs []float64
-		for _, q := range requests {
+		for _, q := range requests[min(o.SkipRequests, len(requests)):] {
 			p, ok := f.predicted(q)
 			m, measured := f.measured(q)
 			if !ok || !measured {
