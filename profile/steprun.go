@@ -180,13 +180,16 @@ func (s *stepRun) setAside(mode string, layers int, workload, why string) {
 func (s *stepRun) unit(ctx context.Context, mode string, layers int) error {
 	x := &s.journal.index
 	if known := x.serving[servingKey{stepsTP, mode, layers}]; known != nil {
-		if known.Status == OutOfMemory {
+		// Depths that were asked for are tried again: memory may have been short
+		// for a reason that is gone.
+		if known.Status == OutOfMemory && s.Steps.Layers == nil {
 			return &unitError{fmt.Errorf("boot: %w", ErrOutOfMemory)}
 		}
-		todo := s.missingOf(mode, layers, known)
-		s.count(known)
-		if len(todo) == 0 {
-			return nil
+		if known.Status == OK {
+			s.count(known)
+			if len(s.missingOf(mode, layers, known)) == 0 {
+				return nil
+			}
 		}
 	}
 	for attempt := 0; ; attempt++ {
@@ -268,10 +271,15 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 			return err
 		}
 	}
-	if err == nil {
-		err = engine.Check(&spec)
+	switch {
+	case errors.Is(err, ErrOutOfMemory):
+		return &unitError{fmt.Errorf("boot: %w", err)}
+	case ctx.Err() != nil:
+		return errors.Join(ctx.Err(), err)
+	case err != nil:
+		return &lostWorkload{"boot", err}
 	}
-	if err != nil {
+	if err := engine.Check(&spec); err != nil {
 		return &unitError{fmt.Errorf("boot: %w", err)}
 	}
 	s.report.Boots++

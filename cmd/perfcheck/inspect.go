@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -28,10 +29,12 @@ type inspection struct {
 }
 
 type tpInspection struct {
-	TP      int            `json:"tp"`
-	Rows    map[string]int `json:"rows"`
-	Gaps    *gridGaps      `json:"attention_gaps,omitempty"`
-	SkewFit *skewFitErrors `json:"skew_fit,omitempty"`
+	TP   int            `json:"tp"`
+	Rows map[string]int `json:"rows"`
+	// StepModes are the modes that whole steps were measured in.
+	StepModes []string       `json:"step_modes,omitempty"`
+	Gaps      *gridGaps      `json:"attention_gaps,omitempty"`
+	SkewFit   *skewFitErrors `json:"skew_fit,omitempty"`
 }
 
 // gridGaps counts what the attention grid lacks of the product of its axes.
@@ -120,8 +123,13 @@ func inspect(dir string) (*inspection, error) {
 		tp := &bundle.TPs[i]
 		one := tpInspection{TP: tp.Degree, Rows: map[string]int{
 			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
-			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches),
+			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "step": len(tp.Steps),
 		}}
+		for _, mode := range perfio.StepModes() {
+			if slices.ContainsFunc(tp.Steps, func(r perfio.StepRow) bool { return r.Mode == mode }) {
+				one.StepModes = append(one.StepModes, mode)
+			}
+		}
 		if len(tp.Attention) > 0 {
 			one.Gaps = findGaps(tp.Attention)
 		}
@@ -195,6 +203,9 @@ func (in *inspection) print(out io.Writer) error {
 		if f := tp.SkewFit; f != nil {
 			fmt.Fprintf(w, "    skew_fit\t%d buckets\t%d samples, alpha_default %g, error p50 %.2f%% p90 %.2f%% p99 %.2f%%, mean %+.2f%%\n",
 				f.Buckets, f.NSamples, f.AlphaDefault, 100*f.RelErrP50, 100*f.RelErrP90, 100*f.RelErrP99, 100*f.SignedMean)
+		}
+		if n := tp.Rows["step"]; n > 0 {
+			fmt.Fprintf(w, "    step\t%d rows\t%s\n", n, strings.Join(tp.StepModes, ", "))
 		}
 		if n := tp.Rows["batches"]; n > 0 {
 			fmt.Fprintf(w, "    batches\t%d batches\t\n", n)
