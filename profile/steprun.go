@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/layerprof/layerprof/perfio"
 )
@@ -144,7 +145,8 @@ func (s *stepRun) mode(ctx context.Context, mode string) error {
 	for i := 0; i < len(depths); i++ {
 		err := s.unit(ctx, mode, depths[i])
 		if errors.Is(err, ErrOutOfMemory) && s.depths == nil && depths[i] >= 4 {
-			s.warn("%s: %d layers do not fit: %d and %d are measured in their place", mode, depths[i], depths[i]/2, depths[i]/4)
+			why, _, _ := strings.Cut(err.Error(), "\n")
+			s.warn("%s: %d layers do not fit, and %d and %d are measured in their place: %s", mode, depths[i], depths[i]/2, depths[i]/4, why)
 			s.depths = []int{depths[i] / 2, depths[i] / 4}
 			depths, i = s.depths, -1
 			continue
@@ -326,10 +328,8 @@ func (s *stepRun) serve(ctx context.Context, driver StepDriver, w Workload) (*Se
 		}
 		return nil, &lostWorkload{w.Name, err}
 	}
-	for i := range served.Steps {
-		if err := served.Steps[i].Check(); err != nil {
-			return nil, &lostWorkload{w.Name, fmt.Errorf("step %d: %w", i, err)}
-		}
+	if err := CheckSteps(served.Steps); err != nil {
+		return nil, &lostWorkload{w.Name, err}
 	}
 	return served, nil
 }
