@@ -6,6 +6,7 @@ package lint
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -38,8 +39,14 @@ func (p Place) String() string {
 
 // Finding is one thing that is wrong.
 type Finding struct {
+	// ID is unique among the findings of a bundle, and the same for the same
+	// finding of the same bundle; `perfcheck report` has it as the id of the
+	// finding's row. It is made of letters, digits and "._-".
+	ID       string   `json:"id"`
 	Rule     string   `json:"rule"`
 	Severity Severity `json:"severity"`
+	// Plot is the id of the report's figure that shows the rows; see PlotID.
+	Plot string `json:"plot"`
 	// Places are the rows, at most MaxPlaces of them; the first is the worst or
 	// the first of a range.
 	Places []Place `json:"places"`
@@ -47,6 +54,9 @@ type Finding struct {
 	Reason string  `json:"reason"`
 	// Again is how to measure the rows anew, "" where that does not help.
 	Again string `json:"again,omitempty"`
+	// Keys are the rows' own, one for each of Places, where Places are rows of
+	// dense, per_sequence, attention or moe.
+	Keys []tidy.Key `json:"-"`
 }
 
 // MaxPlaces bounds how many lines of one finding are listed.
@@ -58,6 +68,7 @@ type Rule struct {
 	Severity Severity
 	About    string // what it finds, one line
 	check    func(*subject, *reporter)
+	figure   string // of findings about a file; "": the file's own
 }
 
 // Rules lists all rules in the order in which they are applied.
@@ -70,7 +81,7 @@ func Check(b *perfio.Bundle) []Finding {
 	s := newSubject(b)
 	var out []Finding
 	for _, rule := range Rules() {
-		r := &reporter{rule: rule, s: s}
+		r := newReporter(rule, s)
 		rule.check(s, r)
 		out = append(out, r.found...)
 	}
@@ -142,14 +153,21 @@ type reporter struct {
 	rule  Rule
 	s     *subject
 	found []Finding
+	ids   map[string]int // how many findings had this id
+}
+
+func newReporter(rule Rule, s *subject) *reporter {
+	return &reporter{rule: rule, s: s, ids: map[string]int{}}
 }
 
 // rows reports rows of one table.
 func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
-	f := r.finding(fmt.Sprintf(format, args...))
+	plot := PlotID(rows[0].Key)
+	f := r.finding(plot, plot, fmt.Sprintf(format, args...))
 	f.Rows = len(rows)
 	for _, row := range rows[:min(len(rows), MaxPlaces)] {
 		f.Places = append(f.Places, Place{r.file(row.File()), row.Line})
+		f.Keys = append(f.Keys, row.Key)
 	}
 	f.Again = r.again(rows[0].TP, rows[0].Table)
 	r.found = append(r.found, f)
@@ -157,13 +175,23 @@ func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
 
 // place reports a file as a whole, or one line of it.
 func (r *reporter) place(file string, line int, again, format string, args ...any) {
-	f := r.finding(fmt.Sprintf(format, args...))
+	about := strings.ReplaceAll(strings.TrimSuffix(file, path.Ext(file)), "/", "-") // tp1-skew, meta
+	plot := r.rule.figure
+	if plot == "" {
+		plot = about
+	}
+	f := r.finding(about, plot, fmt.Sprintf(format, args...))
 	f.Places, f.Again = []Place{{r.file(file), line}}, again
 	r.found = append(r.found, f)
 }
 
-func (r *reporter) finding(reason string) Finding {
-	return Finding{Rule: r.rule.Name, Severity: r.rule.Severity, Reason: reason}
+func (r *reporter) finding(about, plot, reason string) Finding {
+	id := r.rule.Name + "-" + about
+	r.ids[id]++
+	if n := r.ids[id]; n > 1 {
+		id = fmt.Sprintf("%s-%d", id, n)
+	}
+	return Finding{ID: id, Rule: r.rule.Name, Severity: r.rule.Severity, Plot: plot, Reason: reason}
 }
 
 func (r *reporter) file(name string) string {
