@@ -10,6 +10,7 @@
 //	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together
 //	perfcheck export PATH…            every measurement as one tidy CSV
 //	perfcheck plot --bundle B LOOKUP  measured latencies drawn, as text or PNG
+//	perfcheck report BUNDLE… -o FILE  bundles shown in one HTML file
 //	perfcheck watch DIR               a running profile, followed by its journal
 //	perfcheck pack BUNDLE -o FILE     a bundle as one file; unpack FILE FOLDER is the way back
 //

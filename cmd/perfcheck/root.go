@@ -21,7 +21,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().Bool("json", false, "print machine-readable JSON on standard output")
 	root.AddCommand(newValidateCommand(), newInspectCommand(), newQueryCommand(), newAccuracyCommand(), newCalibrateCommand())
-	root.AddCommand(newLintCommand(), newDiffCommand(), newMergeCommand(), newExportCommand(), newPlotCommand(), newPackCommand(), newUnpackCommand(), newWatchCommand())
+	root.AddCommand(newLintCommand(), newDiffCommand(), newMergeCommand(), newExportCommand(), newPlotCommand(), newReportCommand(), newPackCommand(), newUnpackCommand(), newWatchCommand())
 	return root
 }
 

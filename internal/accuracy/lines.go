@@ -49,15 +49,16 @@ func linesOf(rows []perfio.AttentionRow, axis func(perfio.AttentionRow) int) []l
 
 // each predicts each interior point from the others of its line.
 func (l line) each(axis func(perfio.AttentionRow) int, rules LineRules, yield func(r perfio.AttentionRow, predictedUS float64)) {
-	for i := 1; i < len(l)-1; i++ {
-		var xs []int
-		var ys []float64
-		for j, r := range l {
-			if j != i {
-				xs, ys = append(xs, axis(r)), append(ys, r.TimeUS)
-			}
+	// All points but the one at i: at first without the point at 1.
+	xs, ys := make([]int, 0, len(l)), make([]float64, 0, len(l))
+	for j, r := range l {
+		if j != 1 {
+			xs, ys = append(xs, axis(r)), append(ys, r.TimeUS)
 		}
+	}
+	for i := 1; i < len(l)-1; i++ {
 		yield(l[i], rules.Line(xs, ys, axis(l[i])))
+		xs[i], ys[i] = axis(l[i]), l[i].TimeUS // in place of the next one
 	}
 }
 

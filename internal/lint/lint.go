@@ -108,8 +108,11 @@ func newSubject(b *perfio.Bundle) *subject {
 	if arch, err := perfio.LoadArchitecture(b.Meta.Architecture()); err == nil {
 		s.arch = arch
 	}
-	if model, err := perfio.LoadModelConfig(b.Meta.Model()); err == nil {
-		s.model = model
+	// A bundle names a shipped config, and no file of this machine.
+	if name := b.Meta.Model(); slices.Contains(perfio.ModelConfigs(), name) {
+		if model, err := perfio.LoadModelConfig(name); err == nil {
+			s.model = model
+		}
 	}
 	return s
 }
