@@ -81,33 +81,54 @@ func Shots(b *perfio.Bundle, shots []perfio.BatchRow, o Options) (ShotsReport, e
 // EachShot hands over what Shots sums up: by rules, then by layer in order of
 // their names, the batches in their order.
 func EachShot(b *perfio.Bundle, shots []perfio.BatchRow, o Options, yield func(Prediction)) error {
-	degree := 0
 	for _, tp := range b.TPs {
-		if o.wantsTP(tp.Degree) {
-			degree = tp.Degree
-			break
+		if !o.wantsTP(tp.Degree) {
+			continue
 		}
-	}
-	if degree == 0 {
-		return fmt.Errorf("judge: tp: found no folder tp%v", o.TPs)
-	}
-	layers := map[string]bool{}
-	for _, s := range shots {
-		for l := range s.MeasuredUS {
-			layers[l] = true
+		l, err := OpenLookups(b, o)
+		if err == nil {
+			l.EachShot(tp.Degree, shots, yield)
 		}
+		return err
 	}
-	for _, name := range o.rules() {
+	return fmt.Errorf("judge: tp: found no folder tp%v", o.TPs)
+}
+
+// Lookups are a bundle opened by several sets of rules, for the batches of
+// several degrees. They are safe for concurrent use.
+type Lookups struct {
+	rules  []string
+	tables []*traceloader.Table // of each of the rules
+}
+
+// OpenLookups opens a bundle by the options' rules.
+func OpenLookups(b *perfio.Bundle, o Options) (*Lookups, error) {
+	l := &Lookups{rules: o.rules()}
+	for _, name := range l.rules {
 		options := traceloader.Options{Lenient: true, Rules: traceloader.Parity}
 		if name != "parity" {
 			options.Rules = traceloader.Accurate
 		}
 		t, err := traceloader.New(b, options)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		l.tables = append(l.tables, t)
+	}
+	return l, nil
+}
+
+// EachShot is the function EachShot at one degree.
+func (l *Lookups) EachShot(degree int, shots []perfio.BatchRow, yield func(Prediction)) {
+	layers := map[string]bool{}
+	for _, s := range shots {
+		for name := range s.MeasuredUS {
+			layers[name] = true
+		}
+	}
+	for n, rules := range l.rules {
 		for _, layer := range slices.Sorted(maps.Keys(layers)) {
-			ask := asker(t, degree, layer, name)
+			ask := asker(l.tables[n], degree, layer, rules)
 			if ask == nil {
 				continue
 			}
@@ -116,7 +137,7 @@ func EachShot(b *perfio.Bundle, shots []perfio.BatchRow, o Options, yield func(P
 				if !(us > 0) || math.IsInf(us, 0) {
 					continue
 				}
-				p := Prediction{Layer: layer, Kind: s.Kind, TP: degree, Rules: name, Shot: i, MeasuredUS: us}
+				p := Prediction{Layer: layer, Kind: s.Kind, TP: degree, Rules: rules, Shot: i, MeasuredUS: us}
 				if p.Kind == "" {
 					p.Kind = perfio.KindOf(s.Requests)
 				}
@@ -125,7 +146,6 @@ func EachShot(b *perfio.Bundle, shots []perfio.BatchRow, o Options, yield func(P
 			}
 		}
 	}
-	return nil
 }
 
 // LeaveOneOut predicts each interior row of a degree's attention.csv by the

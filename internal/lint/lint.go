@@ -92,13 +92,14 @@ func Check(b *perfio.Bundle) []Finding {
 type subject struct {
 	*perfio.Bundle
 	rows  []tidy.Row
-	spec  *hardware.Spec       // nil: not known
-	arch  *perfio.Architecture // nil: not shipped
-	model *perfio.ModelConfig  // nil: not shipped
+	spec  *hardware.Spec           // nil: not known
+	arch  *perfio.Architecture     // nil: not shipped
+	model *perfio.ModelConfig      // nil: not shipped
+	lines map[int][4][][]*tidy.Row // by degree and axis, once asked for
 }
 
 func newSubject(b *perfio.Bundle) *subject {
-	s := &subject{Bundle: b, rows: tidy.Rows(b)}
+	s := &subject{Bundle: b, rows: tidy.Rows(b), lines: map[int][4][][]*tidy.Row{}}
 	if spec, ok := hardware.ByName(b.Meta.GPU()); ok {
 		s.spec = spec
 	} else if spec, ok := hardware.ByKey(b.Meta.Hardware()); ok && b.Meta.GPU() == "" {

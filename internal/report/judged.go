@@ -92,6 +92,7 @@ func (j *judged) add(kind string, measured, predicted, sigma float64, ok bool, s
 // judge holds bundle i's lookups against measurements.
 func (p *page) judge(i int, s Source, b *perfio.Bundle) error {
 	v := p.Bundles[i]
+	var lookups *judge.Lookups
 	for t := range b.TPs {
 		tp := &b.TPs[t]
 		shots, source, err := apart(s.Files, tp)
@@ -106,9 +107,13 @@ func (p *page) judge(i int, s Source, b *perfio.Bundle) error {
 				v.leaveOut("batches of %s beyond %d, evenly chosen", source, maxJudgedBatch)
 				shots = thin(shots, maxJudgedBatch, nil)
 			}
-			if err := p.judgeShots(i, b, tp.Degree, shots, source); err != nil {
-				v.leaveOut("tp%d: predictions of %s: %v", tp.Degree, source, err)
+			if lookups == nil {
+				if lookups, err = judge.OpenLookups(b, judge.Options{Rules: []string{"accurate", "parity"}}); err != nil {
+					v.leaveOut("predictions: %v", err)
+					return nil
+				}
 			}
+			p.judgeShots(i, lookups, tp.Degree, shots, source)
 		case len(tp.Attention) > 0:
 			p.leaveOneOut(i, tp)
 		}
@@ -139,9 +144,9 @@ func apart(files fs.FS, tp *perfio.TP) ([]perfio.BatchRow, string, error) {
 	return shots, fromValidation, errors.Join(r.Err(), f.Close())
 }
 
-func (p *page) judgeShots(i int, b *perfio.Bundle, degree int, shots []perfio.BatchRow, source string) error {
+func (p *page) judgeShots(i int, lookups *judge.Lookups, degree int, shots []perfio.BatchRow, source string) {
 	var list []*judged
-	err := judge.EachShot(b, shots, judge.Options{TPs: []int{degree}, Rules: []string{"accurate", "parity"}}, func(q judge.Prediction) {
+	lookups.EachShot(degree, shots, func(q judge.Prediction) {
 		n := len(list) - 1
 		if n < 0 || list[n].data.Layer != q.Layer || list[n].data.Rules != q.Rules {
 			list = append(list, &judged{errors: map[string]*accuracy.Errors{},
@@ -155,7 +160,6 @@ func (p *page) judgeShots(i int, b *perfio.Bundle, degree int, shots []perfio.Ba
 	for _, j := range list[:min(len(list), 2*maxFigures)] {
 		p.addJudged(j)
 	}
-	return err
 }
 
 func rank(layer string) int {

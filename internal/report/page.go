@@ -341,7 +341,7 @@ func (p *page) lint(i int, b *perfio.Bundle, all []*perfio.Bundle) []lint.Findin
 		}
 		f.Reason = chart.Printable(f.Reason)
 		f.Again = chart.Printable(f.Again)
-		where := f.Places[0].String()
+		where := strings.TrimLeft(strings.TrimPrefix(f.Places[0].String(), strings.TrimSuffix(b.Dir, "/")), "/:")
 		p.Findings = append(p.Findings, finding{Finding: *f, HTMLID: id, Letter: v.Letter, Where: chart.Printable(where)})
 		d := findingData{ID: id, Bundle: i, Plot: f.Plot}
 		for _, k := range f.Keys {

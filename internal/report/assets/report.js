@@ -78,7 +78,9 @@ function draw(host, spec) {
   const box = el("div", { class: "plot", tabindex: "0", role: "application", "aria-roledescription": "plot", "aria-label": spec.label + ". Arrow keys move along it; the values are read below." });
   const out = el("output", { "aria-live": "polite" });
   host.append(box, out);
-  out.append(spec.hint || "");
+  // Until something is pointed at: from where to where it goes.
+  const extent = (list) => list.reduce((e, v) => (v === null || v === undefined ? e : [Math.min(e[0], v), Math.max(e[1], v)]), [Infinity, -Infinity]).map((v) => num(v, 4));
+  if (spec.x.length) out.append(spec.xLabel + " " + extent(spec.x).join("…") + ", " + spec.yLabel + " " + extent(spec.series.filter((s) => !s.roof).flatMap((s) => s.y)).join("…"));
   const line = (name) => () => css(name);
   const range = (log) => (u, low, high) => {
     if (low === null || high === null) return log ? [1, 10] : [0, 1];
@@ -288,7 +290,11 @@ function heat(spec, out) {
     tds.push(spec.cols.map((_, k) => {
       const c = spec.cells[r][k];
       const td = el("td", { role: "gridcell", tabindex: "-1", class: (c ? (c.mark ? "mark" : "") : "none") + (starts.has(k) ? " group" : "") }, c ? c.text : "·");
-      if (c) { paint(td, c.rgb); td.dataset.key = c.key; }
+      if (c) {
+        paint(td, c.rgb);
+        td.dataset.key = c.key;
+        td.dataset.bundle = spec.bundle;
+      }
       tr.append(td);
       return td;
     }));
@@ -357,7 +363,7 @@ function grids(host) {
     const maps = shown.map((s) => {
       const marks = new Set((s.g.marks || []).map(String));
       return heat({
-        caption: (many ? D.bundles[s.g.bundle].letter + " · " : "") + "tp" + s.g.tp, rowName: rowName, colName: colName, rows: s.m.rows, cols: s.m.cols,
+        caption: (many ? D.bundles[s.g.bundle].letter + " · " : "") + "tp" + s.g.tp, rowName: rowName, colName: colName, rows: s.m.rows, cols: s.m.cols, bundle: s.g.bundle,
         cells: s.m.rows.map((row, r) => s.m.cols.map((col, k) => {
           const i = r * s.m.cols.length + k, v = value(s.m, i);
           if (v === null) return null;
@@ -399,7 +405,7 @@ function grids(host) {
     render();
     kp.select.value = String(key[1]);
     render();
-    const cell = [...host.querySelectorAll("td")].find((td) => td.dataset.key === key.join(","));
+    const cell = [...host.querySelectorAll("td")].find((td) => td.dataset.key === key.join(",") && td.dataset.bundle === String(finding.bundle));
     if (cell) cell.focus({ preventScroll: true });
   };
   render();
@@ -479,7 +485,7 @@ function alphas() {
       const groups = [];
       for (const [r] of cols) { const last = groups[groups.length - 1]; if (last && last.r === r) last.n++; else groups.push({ r: r, n: 1, text: a.rates[r] }); }
       return heat({
-        caption: who(a) + ", alpha of other buckets " + num(a.default), rowName: "decodes", colName: "longest history, by skew rate", rows: rows.map((n) => a.ns[n]), cols: cols.map(([, v]) => a.kvs[v]), groups: groups,
+        caption: who(a) + ", alpha of other buckets " + num(a.default), rowName: "decodes", colName: "longest history, by skew rate", rows: rows.map((n) => a.ns[n]), cols: cols.map(([, v]) => a.kvs[v]), groups: groups, bundle: a.bundle,
         cells: rows.map((n) => cols.map(([r, v]) => {
           const i = by.get([n, r, v].join(","));
           if (i === undefined) return null;
@@ -503,7 +509,7 @@ function alphas() {
     render();
     kp.select.value = a.kps[a.buckets[i][1]];
     render();
-    const cell = host.querySelector("td.mark");
+    const cell = host.querySelector("td.mark[data-bundle='" + finding.bundle + "']");
     if (cell) cell.focus({ preventScroll: true });
   };
   render();
@@ -554,7 +560,7 @@ function drifts() {
 
 // A finding's link shows its rows.
 function links() {
-  document.querySelectorAll("a.show").forEach((a) => a.addEventListener("click", () => {
+  document.querySelectorAll("a.show").forEach((a) => a.addEventListener("click", (event) => {
     const finding = D.findings.find((f) => f.id === a.dataset.finding);
     document.querySelectorAll(".hit").forEach((e) => e.classList.remove("hit"));
     const target = byId(finding.plot);
@@ -564,7 +570,12 @@ function links() {
     const kind = /^tp\d+-(attention|moe|skew_fit)$/.exec(finding.plot);
     if (!kind) return;
     const host = kind[1] === "skew_fit" ? byId("alphas") : document.querySelector(".grids[data-kind=" + kind[1] + "]");
-    if (host && host.reveal) host.reveal(finding);
+    if (!host || !host.reveal) return;
+    // Following the link would take the focus from the row.
+    event.preventDefault();
+    history.pushState(null, "", "#" + finding.plot);
+    host.closest("section").scrollIntoView();
+    host.reveal(finding);
   }));
 }
 function themes() {
