@@ -3,6 +3,8 @@
 package inspection
 
 import (
+	"slices"
+
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/traceloader"
 )
@@ -72,7 +74,9 @@ func Of(bundle *perfio.Bundle) (*Inspection, error) {
 		}
 	}
 	for _, w := range bundle.Warnings {
-		out.Warnings = append(out.Warnings, w.Error())
+		if !slices.Contains(out.Warnings, w.Error()) { // the table has some of them too
+			out.Warnings = append(out.Warnings, w.Error())
+		}
 	}
 	fit := meta.SkewFit()
 	for i := range bundle.TPs {

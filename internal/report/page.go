@@ -1,7 +1,9 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -161,7 +163,7 @@ func (v *bundleView) Headline() *fact {
 	if best == nil {
 		return nil
 	}
-	return &fact{fmt.Sprintf("error of %s, %s, p50 / p90", best.Layer, best.Rule), fmt.Sprintf("%.1f%% / %.1f%%", best.P50, best.P90)}
+	return &fact{fmt.Sprintf("error of %s, p50 / p90 (%s)", best.Layer, best.Rule), fmt.Sprintf("%.1f%% / %.1f%%", best.P50, best.P90)}
 }
 
 // Cut reports whether a limit of the page kept something of the bundle out.
@@ -376,6 +378,16 @@ func (p *page) compare(a, b *perfio.Bundle, i int) {
 	for j := range r.Missing {
 		r.Missing[j].Layer = chart.Printable(r.Missing[j].Layer)
 	}
+	// What changed comes first, the most first.
+	slices.SortStableFunc(r.Groups, func(x, y bundlediff.Group) int {
+		if xn, yn := x.Verdict == bundlediff.Noise, y.Verdict == bundlediff.Noise; xn != yn {
+			if xn {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(math.Abs(math.Log(y.Ratio)), math.Abs(math.Log(x.Ratio)))
+	})
 	c := comparison{Letter: p.Bundles[i].Letter, Result: r, Groups: r.Groups}
 	if len(c.Groups) > maxGroups {
 		c.Cut, c.Groups = len(c.Groups)-maxGroups, c.Groups[:maxGroups]

@@ -113,7 +113,7 @@ func TestPageShowsTheBundle(t *testing.T) {
 	}
 
 	// Errors are those of `perfcheck accuracy --shots`: the README's figures.
-	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, accurate, p50 / p90") || !strings.Contains(got, "1.7% / 4.5%") {
+	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, p50 / p90 (accurate)") || !strings.Contains(got, "1.7% / 4.5%") {
 		t.Errorf("the overview says %q", got)
 	}
 	_, rows = b.table("#judged figure:nth-of-type(2)")
@@ -205,7 +205,7 @@ func TestKeyboardAndContrast(t *testing.T) {
 	var links []string
 	b.eval(&links, `return [...document.querySelectorAll("nav a")].map((a) => a.getAttribute("href"));`)
 	for _, link := range links {
-		b.run(chromedp.Click(chromedp.CSS(`nav a[href="`+link+`"]`)))
+		b.run(chromedp.Click(chromedp.CSS(`nav a[href="` + link + `"]`)))
 		var seen bool
 		b.eval(&seen, `const r = document.querySelector(args[0]).getBoundingClientRect(); return r.height > 20 && location.hash === args[0];`, link)
 		if !seen {
@@ -286,7 +286,7 @@ func TestFindingsLeadToFigures(t *testing.T) {
 			t.Errorf("%s: the page has %+v, lint %s: %s", f.ID, row, f.Rule, f.Reason)
 		}
 		seen[f.Rule] = true
-		b.run(chromedp.Click(chromedp.CSS(`[id="B-`+f.ID+`"] a.show`)))
+		b.run(chromedp.Click(chromedp.CSS(`[id="B-` + f.ID + `"] a.show`)))
 		switch f.Rule {
 		case "spike":
 			var hit string
@@ -312,7 +312,7 @@ func TestFindingsLeadToFigures(t *testing.T) {
 	}
 	// Side by side: two maps and their ratio.
 	var captions []string
-	b.eval(&captions, `return [...document.querySelectorAll("#attention caption")].map((c) => c.textContent);`)
+	b.eval(&captions, `return [...document.querySelectorAll("#attention caption")].map((c) => c.firstChild.textContent);`)
 	if !slices.Equal(captions, []string{"A · tp1", "B · tp1", "B ÷ A · tp1"}) {
 		t.Errorf("the maps are %q", captions)
 	}

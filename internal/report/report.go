@@ -72,7 +72,14 @@ var assets embed.FS
 // pageTemplate escapes by context: what comes from a bundle is text, whatever
 // it looks like.
 var pageTemplate = template.Must(template.New("report.html").Funcs(template.FuncMap{
-	"clean":   chart.Printable,
+	"clean": chart.Printable,
+	"thousands": func(n int) string {
+		text := fmt.Sprint(n)
+		for i := len(text) - 3; i > 0; i -= 3 {
+			text = text[:i] + "," + text[i:]
+		}
+		return text
+	},
 	"percent": func(share float64) string { return fmt.Sprintf("%.2f", 100*share) },
 	"limit": func(n int) string {
 		if n == 0 {

@@ -80,7 +80,10 @@ function draw(host, spec) {
   host.append(box, out);
   // Until something is pointed at: from where to where it goes.
   const extent = (list) => list.reduce((e, v) => (v === null || v === undefined ? e : [Math.min(e[0], v), Math.max(e[1], v)]), [Infinity, -Infinity]).map((v) => num(v, 4));
-  if (spec.x.length) out.append(spec.xLabel + " " + extent(spec.x).join("…") + ", " + spec.yLabel + " " + extent(spec.series.filter((s) => !s.roof).flatMap((s) => s.y)).join("…"));
+  if (spec.x.length) {
+    const y = extent(spec.series.filter((s) => !s.roof).flatMap((s) => s.y)).join("…");
+    out.append(spec.xLabel + " " + extent(spec.x).join("…") + ": " + (/^(µs|%)$/.test(spec.yLabel) ? y + " " + spec.yLabel : spec.yLabel + " " + y));
+  }
   const line = (name) => () => css(name);
   const range = (log) => (u, low, high) => {
     if (low === null || high === null) return log ? [1, 10] : [0, 1];
@@ -274,14 +277,14 @@ const tip = byId("tip");
 // heat makes a map. spec: caption, rowName, colName, rows, cols (of [{text, groups}]), cells[r][c] = {text, rgb, mark, tip, key} or null.
 function heat(spec, out) {
   const table = el("table", { class: "heat", role: "grid", "aria-label": spec.caption });
-  table.append(el("caption", {}, spec.caption));
+  table.append(el("caption", {}, spec.caption, " ", el("small", {}, "rows " + spec.rowName + ", columns " + spec.colName)));
   const head = el("thead", {});
   if (spec.groups) {
     head.append(el("tr", { role: "row" }, el("th", { role: "columnheader" }), ...spec.groups.map((g, i) => el("th", { role: "columnheader", scope: "colgroup", colspan: g.n, class: "axis" + (i ? " group" : "") }, g.text))));
   }
   const starts = new Set();
   if (spec.groups) spec.groups.reduce((n, g) => { if (n) starts.add(n); return n + g.n; }, 0);
-  head.append(el("tr", { role: "row" }, el("th", { role: "columnheader", scope: "col" }, spec.rowName + " ↓  " + spec.colName + " →"),
+  head.append(el("tr", { role: "row" }, el("th", { role: "columnheader", scope: "col" }, "↓ →"),
     ...spec.cols.map((c, k) => el("th", { role: "columnheader", scope: "col", class: starts.has(k) ? "group" : undefined }, String(c)))));
   const body = el("tbody", {});
   const tds = [];
@@ -328,7 +331,7 @@ function heat(spec, out) {
 function scaleBar(stops, low, high, note) {
   const bar = el("i", {});
   bar.style.background = "linear-gradient(to right," + stops.map((c) => "rgb(" + c.join(",") + ")").join(",") + ")";
-  return el("p", { class: "scale", "aria-hidden": "true" }, low, bar, high, note || "");
+  return el("p", { class: "scale", "aria-hidden": "true" }, el("span", {}, low), bar, el("span", {}, high), el("span", {}, note || ""));
 }
 
 function grids(host) {
@@ -416,10 +419,10 @@ function judged() {
   const host = byId("judged");
   if (!D.judged.length) return;
   const refresh = () => render();
-  const name = (j) => j.layer + " | " + j.rules + " | " + j.source;
+  const name = (j) => j.layer + ", " + j.rules;
   const tp = choice("Degree", unique(D.judged.map((j) => j.tp)).sort((x, y) => x - y).map((v) => [v, "tp" + v]), refresh);
-  const what = choice("Layer and rules", unique(D.judged.map(name)).map((n) => [n, n.split(" | ").slice(0, 2).join(", ") + " (" + n.split(" | ")[2] + ")"]), refresh);
-  const body = el("div", { class: "figures" });
+  const what = choice("Layer and rules", unique(D.judged.map(name)).map((n) => [n, n]), refresh);
+  const body = el("div", {});
   host.append(el("div", { class: "controls" }, tp.label, what.label), body);
   const kindColors = ["--a", "--b", "--c", "--d", "--roof", "--ring"];
   function render() {
@@ -427,12 +430,13 @@ function judged() {
     const at = D.judged.filter((j) => j.tp === Number(tp.select.value) && name(j) === what.select.value);
     if (!at.length) body.append(el("p", {}, "Nothing to judge at this choice."));
     for (const j of at) {
-      const title = (many ? D.bundles[j.bundle].letter + ": " : "") + j.layer + ", " + j.rules;
+      const title = (many ? D.bundles[j.bundle].letter + ": " : "") + j.layer + ", " + j.rules + " (" + j.source + ")";
       const order = (j.measured || []).map((_, i) => i).sort((x, y) => j.measured[x] - j.measured[y]);
       const x = order.map((i) => j.measured[i]);
       const series = j.kinds.map((kind, k) => ({ label: kind, color: kindColors[k % kindColors.length], width: 0, y: order.map((i) => (j.kind[i] === k ? j.predicted[i] : null)) }));
       const cloud = el("figure", { class: "judged" }, el("figcaption", {}, title, " ", el("small", {}, "predicted over measured" + (x.length < j.n ? ", " + x.length + " of " + j.n : ""))));
-      body.append(cloud);
+      const pair = el("div", { class: "pair" }, cloud);
+      body.append(pair);
       cloud.append(el("ul", { class: "legend" }, ...series.map((s) => { const i = el("span", {}, "○ "); i.style.color = "var(" + s.color + ")"; return el("li", {}, i, s.label); })));
       const error = (i) => 100 * (j.predicted[i] / j.measured[i] - 1);
       draw(cloud, {
@@ -449,7 +453,7 @@ function judged() {
       const bins = (j.histogram || []).map((_, i) => Number((j.bin_low + (i + 0.5) * j.bin_width).toPrecision(6)));
       const label = (i) => (i === 0 ? "below " + num(j.bin_low + j.bin_width) + "%" : i === bins.length - 1 ? num(j.bin_low + i * j.bin_width) + "% and more" : num(j.bin_low + i * j.bin_width) + "% to " + num(j.bin_low + (i + 1) * j.bin_width) + "%");
       const hist = el("figure", { class: "judged" }, el("figcaption", {}, title, " ", el("small", {}, "signed error of all " + j.n)));
-      body.append(hist);
+      pair.append(hist);
       draw(hist, {
         label: title + ", distribution of the error", x: bins, series: [{ label: "share", color: colors[j.bundle], width: 0, y: (j.histogram || []).map((n) => (100 * n) / j.n) }], bars: true, zero: true,
         xLabel: "predicted ÷ measured − 1, %", yLabel: "share, %", height: 280,
