@@ -134,7 +134,7 @@ func redraw(f *os.File) show {
 		for _, line := range lines {
 			// A line that wraps would spoil the count.
 			runes := []rune(chart.Printable(line))
-			fmt.Fprintf(&text, "\x1b[2K%s\r\n", string(runes[:min(len(runes), width-1)]))
+			fmt.Fprintf(&text, "\x1b[2K%s\n", string(runes[:min(len(runes), width-1)]))
 		}
 		if above > len(lines) {
 			text.WriteString("\x1b[J")

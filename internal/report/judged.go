@@ -20,14 +20,17 @@ import (
 const (
 	fromValidation = "validation.jsonl" // batches that no fit has seen
 	fromBatches    = "batches.jsonl"    // batches that the accurate rules are fitted on
+	fromSkew       = "skew.csv"         // batches at a mean length that attention.csv does not hold
 	fromGrid       = "leave-one-out"    // rows of attention.csv without themselves
 )
 
 // Limits of what is judged while a page is made.
 const (
-	maxJudgedRows  = 200_000 // of an attention.csv
-	maxJudgedBatch = 5_000
-	histogramBins  = 41
+	maxJudgedRows    = 200_000 // of an attention.csv
+	maxJudgedBatch   = 5_000
+	maxJudgedCases   = 1_500 // of a skew.csv
+	maxJudgedDecodes = 4096  // of a case
+	histogramBins    = 41
 )
 
 // judgedRow is a line of the table of errors, in percent.
@@ -115,6 +118,9 @@ func (p *page) judge(i int, s Source, b *perfio.Bundle) error {
 			}
 			p.judgeShots(i, lookups, tp.Degree, shots, source)
 		case len(tp.Attention) > 0:
+			if err := p.judgeSkew(i, b, tp); err != nil {
+				v.leaveOut("tp%d: predictions of skew.csv: %v", tp.Degree, err)
+			}
 			p.leaveOneOut(i, tp)
 		}
 	}
@@ -167,6 +173,55 @@ func rank(layer string) int {
 		return 0
 	}
 	return 1
+}
+
+// judgeSkew holds attention.csv alone against batches of skew.csv whose decodes
+// are all as long as the mean: lengths that the grid does not have.
+func (p *page) judgeSkew(i int, b *perfio.Bundle, tp *perfio.TP) error {
+	d, _ := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
+	held := map[perfio.AttentionRow]bool{}
+	for _, r := range tp.Attention {
+		r.TimeUS = 0
+		held[r] = true
+	}
+	seen := map[perfio.AttentionRow]bool{}
+	first := b.Meta.Text("order") != "engine" // the prefill, in the batch
+	var shots []perfio.BatchRow
+	for _, r := range d.Skew {
+		key := perfio.AttentionRow{PrefillChunk: r.PC, KVPrefill: r.KP, NDecode: r.N, KVDecode: r.KVMean}
+		if held[key] || seen[key] || r.N > maxJudgedDecodes {
+			continue
+		}
+		seen[key] = true
+		shots = append(shots, perfio.BatchRow{MeasuredUS: map[string]float64{"attention": r.TMeanUS}, Requests: requestsOf(key, first)})
+	}
+	if len(shots) == 0 {
+		return nil
+	}
+	meta := b.Meta.Clone()
+	meta.Delete("skew_fit")
+	grid := &perfio.Bundle{Dir: b.Dir, Meta: meta, TPs: []perfio.TP{{Degree: tp.Degree, Attention: tp.Attention}}}
+	lookups, err := judge.OpenLookups(grid, judge.Options{Rules: []string{"accurate", "parity"}})
+	if err == nil {
+		p.judgeShots(i, lookups, tp.Degree, thin(shots, maxJudgedCases, nil), fromSkew)
+	}
+	return err
+}
+
+// requestsOf are the requests of a row, the prefill first or last.
+func requestsOf(r perfio.AttentionRow, prefillFirst bool) []perfio.Request {
+	list := make([]perfio.Request, 0, r.NDecode+1)
+	prefill := perfio.Request{NewTokens: r.PrefillChunk, KVHistory: r.KVPrefill}
+	if r.PrefillChunk > 0 && prefillFirst {
+		list = append(list, prefill)
+	}
+	for range r.NDecode {
+		list = append(list, perfio.Request{NewTokens: 1, KVHistory: r.KVDecode})
+	}
+	if r.PrefillChunk > 0 && !prefillFirst {
+		list = append(list, prefill)
+	}
+	return list
 }
 
 // leaveOneOut holds the grid against itself.

@@ -33,7 +33,7 @@ func (s *Status) Line() string {
 
 // Lines is the status as a small page.
 func (s *Status) Lines() []string {
-	lines := []string{s.Dir + ": " + s.stateText()}
+	lines := []string{s.Dir, "  " + s.stateText()}
 	for _, p := range s.Parts {
 		share := 0.0
 		if p.Total > 0 {
