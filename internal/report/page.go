@@ -284,6 +284,14 @@ func (v *bundleView) cover() {
 	add := func(r coverageRow, min, max, count int) {
 		r.Min, r.Max, r.Count = fmt.Sprint(min), fmt.Sprint(max), fmt.Sprint(count)
 		r.Layer = chart.Printable(r.Layer)
+		// Layers measured at the same places share a line.
+		if n := len(v.Coverage) - 1; n >= 0 && r.Layer != "" {
+			last := v.Coverage[n]
+			if last.Layer = r.Layer; last == r {
+				v.Coverage[n].Layer += ", " + r.Layer
+				return
+			}
+		}
 		v.Coverage = append(v.Coverage, r)
 	}
 	for i, c := range in.Coverage {

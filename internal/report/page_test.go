@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,6 +20,7 @@ import (
 	"github.com/layerprof/layerprof/internal/lint"
 	"github.com/layerprof/layerprof/internal/report"
 	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
 )
 
 const (
@@ -125,7 +128,7 @@ func TestPageShowsTheBundle(t *testing.T) {
 	if sum != 220 {
 		t.Errorf("the histogram counts %d batches, validation.jsonl holds 220", sum)
 	}
-	if text := b.text("#coverage"); !strings.Contains(text, "2048 batched tokens, 256 sequences, 32768 tokens of context") {
+	if text := b.text("#coverage"); !strings.Contains(text, "batched tokens 2048, sequences 256, tokens of context 32768, of a KV block 16") || !strings.Contains(text, "act_fn, down_proj, embedding") {
 		t.Errorf("coverage: %q", text)
 	}
 	if text := b.text("#provenance"); !strings.Contains(text, "NVIDIA H200") || !strings.Contains(text, "FlashAttention 3") || !strings.Contains(text, "hf_overrides") {
@@ -225,6 +228,58 @@ func TestKeyboardAndContrast(t *testing.T) {
 	for _, e := range nameless {
 		t.Errorf("no name: %s", e)
 	}
+}
+
+// The anchors of a run, from the journal that it left.
+func TestDriftFromTheJournal(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "profile")
+	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/profile").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	from, to := t.TempDir(), t.TempDir()
+	const bundle = "H200/meta-llama/Llama-3.1-8B/bf16"
+	for _, args := range [][]string{{"--out", from, "--driver", "roofline"}, {"--out", to, "--driver", "replay:" + filepath.Join(from, bundle) + ",drift=0.04,noise=0.002,seed=1"}} {
+		all := append([]string{"run", "--model", "meta-llama/Llama-3.1-8B", "--hardware", "H200", "--skip-skew", "--max-num-batched-tokens", "256", "--max-num-seqs", "16", "--attention-max-kv", "1024"}, args...)
+		if out, err := exec.Command(program, all...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	dir := filepath.Join(to, bundle)
+	entries, err := profile.TailJournal(dir).Next(profile.EntryAnchor)
+	if err != nil || len(entries) < 10 {
+		t.Fatalf("%d anchors, %v", len(entries), err)
+	}
+	b := openReport(t, source(dir))
+	_, rows := b.table("#drifts figure")
+	if len(rows) != len(entries) {
+		t.Fatalf("the table has %d anchors, the journal %d", len(rows), len(entries))
+	}
+	var levels []float64
+	for _, e := range entries {
+		levels = append(levels, e.LevelUS)
+	}
+	slices.Sort(levels)
+	most := 0.0
+	for i, r := range rows {
+		near(t, "anchor "+r[0], r[3], entries[i].LevelUS, 6)
+		off, err := strconv.ParseFloat(r[4], 64)
+		if want := 100 * (entries[i].LevelUS/levels[len(levels)/2] - 1); err != nil || math.Abs(off-want) > 0.001 {
+			t.Errorf("anchor %d is %s%% off, want %.4f%%", i, r[4], want)
+		}
+		most = max(most, math.Abs(off))
+	}
+	if most < 3 || most > 6 {
+		t.Errorf("the anchors are at most %g%% off their median; the device's states are 4%% apart", most)
+	}
+	b.focus("#drifts .plot")
+	b.press(right)
+	if got, want := b.text("#drifts output"), fmt.Sprintf("(%.5g µs)", entries[0].LevelUS); !strings.Contains(got, want) {
+		t.Errorf("the plot reads %q, want %q", got, want)
+	}
+	if text := b.text("#drift"); strings.Contains(text, "holds no journal") || !strings.Contains(text, "blocks measured again") {
+		t.Errorf("drift: %q", text)
+	}
+	b.shoot("drift.png", 1400)
 }
 
 // planted is a copy of a bundle's files in which rows were changed.

@@ -83,7 +83,7 @@ var pageTemplate = template.Must(template.New("report.html").Funcs(template.Func
 	"percent": func(share float64) string { return fmt.Sprintf("%.2f", 100*share) },
 	"limit": func(n int) string {
 		if n == 0 {
-			return "(not recorded)"
+			return "not recorded"
 		}
 		return fmt.Sprint(n)
 	},

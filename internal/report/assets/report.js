@@ -489,18 +489,18 @@ function alphas() {
       const groups = [];
       for (const [r] of cols) { const last = groups[groups.length - 1]; if (last && last.r === r) last.n++; else groups.push({ r: r, n: 1, text: a.rates[r] }); }
       return heat({
-        caption: who(a) + ", alpha of other buckets " + num(a.default), rowName: "decodes", colName: "longest history, by skew rate", rows: rows.map((n) => a.ns[n]), cols: cols.map(([, v]) => a.kvs[v]), groups: groups, bundle: a.bundle,
+        caption: who(a) + ", elsewhere alpha " + num(a.default), rowName: "decodes", colName: "longest history, by skew rate", rows: rows.map((n) => a.ns[n]), cols: cols.map(([, v]) => a.kvs[v]), groups: groups, bundle: a.bundle,
         cells: rows.map((n) => cols.map(([r, v]) => {
           const i = by.get([n, r, v].join(","));
           if (i === undefined) return null;
           const alpha = a.alphas[i];
-          return { text: num(alpha, 3), rgb: blend(diverging, (alpha + 1) / 3), mark: marks.has(i), key: "alpha",
+          return { text: num(alpha, 3), rgb: blend(diverging, (alpha + 1) / 2), mark: marks.has(i), key: "alpha",
             tip: [a.ns[n], a.rates[r], a.kvs[v], kp.select.value].join(", ") + "\nalpha " + num(alpha, 6) + "\n" + a.samples[i] + " rows of skew.csv" + (marks.has(i) ? "\nlint names this bucket" : "") };
         })),
       }, out);
     }).filter(Boolean);
     out.replaceChildren("Point at a bucket, or move through a map with the arrow keys.");
-    body.replaceChildren(scaleBar(diverging, "−1", "2", "white: half way between the mean and the largest"), el("div", { class: "maps" }, ...maps));
+    body.replaceChildren(scaleBar(diverging, "−1", "1", "white: 0, the time at the mean length"), el("div", { class: "maps" }, ...maps));
   }
   host.reveal = (finding) => {
     const a = list.find((o) => o.bundle === finding.bundle && finding.plot === "tp" + o.tp + "-skew_fit");
