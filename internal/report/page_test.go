@@ -1,6 +1,8 @@
 package report_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/layerprof/layerprof/internal/archive"
 	"github.com/layerprof/layerprof/internal/bundletest"
 	"github.com/layerprof/layerprof/internal/lint"
 	"github.com/layerprof/layerprof/internal/report"
@@ -228,6 +231,87 @@ func TestKeyboardAndContrast(t *testing.T) {
 	for _, e := range nameless {
 		t.Errorf("no name: %s", e)
 	}
+}
+
+// The largest bundle that ships, packed: its page's size, its skew tables, and
+// the errors that docs/accuracy.md has of it.
+func TestReferenceLlama(t *testing.T) {
+	f, err := os.Open("../../perf/bundles/data/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16.tar.zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys, err := archive.Open(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := perfio.ReadBundle(fsys, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := report.Write(&page, []report.Source{{Name: "llama.tar.zst", Files: fsys}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", page.Len())
+	if page.Len() > 3_000_000 {
+		t.Errorf("the page has %d bytes", page.Len())
+	}
+	b := openReport(t, report.Source{Name: "llama.tar.zst", Files: fsys})
+	// Each finding's link shows a bucket that lint names.
+	for _, f := range lint.Check(bundle) {
+		b.run(chromedp.Click(chromedp.CSS(`[id="` + f.ID + `"] a.show`)))
+		degree := int(f.Plot[2] - '0')
+		var cell struct{ Class, Text string }
+		b.eval(&cell, `const a = document.activeElement; return {Class: a.className, Text: a.textContent};`)
+		reading := b.text("#alphas output")
+		fit := bundle.TP(degree).SkewFit
+		i := slices.IndexFunc(fit, func(r perfio.SkewFitRow) bool {
+			return strings.Contains(reading, fmt.Sprintf("%s, %s, %s, %s; alpha %.6g; %d rows", r.NLabel, r.SkewRateLabel, r.KVBigLabel, r.KPLabel, r.Alpha, r.NSamples))
+		})
+		if i < 0 || !strings.Contains(cell.Class, "mark") || math.Abs(fit[i].Alpha) <= 3 {
+			t.Errorf("%s: shows %+v: %q", f.ID, cell, reading)
+			continue
+		}
+		near(t, f.ID, cell.Text, fit[i].Alpha, 3)
+	}
+	// All buckets of one chunk and history.
+	b.choose("#alphas", "Degree", "2")
+	b.choose("#alphas", "Prefill chunk", "512")
+	b.choose("#alphas", "history", "kp<=2k")
+	var cells []string
+	b.eval(&cells, `return [...document.querySelectorAll("#alphas td[data-key]")].map((c) => c.textContent);`)
+	var alphas []string
+	for _, r := range bundle.TP(2).SkewFit {
+		if r.PC == 512 && r.KPLabel == "kp<=2k" {
+			text, _, _ := strings.Cut(fmt.Sprintf("%.3g", r.Alpha), "e")
+			alphas = append(alphas, strings.TrimSuffix(text, ".0"))
+		}
+	}
+	slices.Sort(cells)
+	slices.Sort(alphas)
+	if len(alphas) < 20 || !slices.Equal(cells, alphas) {
+		t.Errorf("the page has the alphas %q, the bundle %q", cells, alphas)
+	}
+	_, rows := b.table("#skews figure")
+	if len(rows) != 1200 {
+		t.Errorf("%d cases of skew.csv are shown", len(rows))
+	}
+	for _, r := range rows {
+		line, _ := strconv.Atoi(r[0])
+		row := bundle.TPs[0].Skew[line-2]
+		near(t, "skew.csv:"+r[0], r[3], row.TMeanUS, 6)
+		near(t, "skew.csv:"+r[0], r[4], row.TMaxUS/row.TMeanUS, 6)
+	}
+	// T3 and T4 of parity.
+	shown := b.text(".errors")
+	for _, want := range []string{"attention, along prefill_chunkallstraight line155291.0911.72", "attention, along n_decodeallstraight line143533.9526.01"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the errors lack %q", want)
+		}
+	}
+	b.shoot("rtx.png", 1400)
+	b.theme("dark")
+	b.shoot("rtx-dark.png", 1400)
 }
 
 // The anchors of a run, from the journal that it left.
