@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,9 @@ import (
 	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/internal/report"
 )
+
+// reportMemory is the heap, in bytes, from which on memory is collected eagerly.
+const reportMemory = 160 << 20
 
 func newReportCommand() *cobra.Command {
 	var output string
@@ -21,11 +25,15 @@ func newReportCommand() *cobra.Command {
 			"from, the latency of each layer beside the roofline, attention as heat maps, measured against predicted, alpha by\n" +
 			"bucket, drift over the run, and what lint finds, with links to the figures that show it. With more than one bundle,\n" +
 			"at most 4, they stand side by side and are compared with the first. Folders and packed bundles, or a folder above them.",
+		Example: "  perfcheck report perf/H200/Qwen/Qwen3-32B/bf16 -o qwen.html\n" +
+			"  perfcheck report before.tar.zst after.tar.zst -o upgrade.html",
 		Args: minArgs(1, "the bundles to show"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output == "" {
 				return usagef("found no --output, expected the HTML file to write")
 			}
+			// Large bundles make garbage faster than the collector's default pace.
+			debug.SetMemoryLimit(reportMemory)
 			var sources []report.Source
 			for _, path := range args {
 				dirs, err := findBundles(path)

@@ -32,6 +32,8 @@ func newWatchCommand() *cobra.Command {
 			"and what the device says of itself. It reads the journal and changes nothing. On a terminal it redraws, elsewhere\n" +
 			"it prints a line from time to time. It ends when the run does: with status 0 if that is complete, else 5.\n" +
 			"--once shows the state now and ends with status 0; with --json it is an object.",
+		Example: "  perfcheck watch my-perf\n" +
+			"  perfcheck watch my-perf/H200/Qwen/Qwen3-32B/bf16 --once --json",
 		Args: exactArgs(1, "a bundle's folder, or one above it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if every < 0 {

@@ -180,7 +180,7 @@ function draw(host, spec) {
     u.setCursor({ left: u.valToPos(spec.x[i], "x"), top: y === undefined ? 0 : u.valToPos(y, "y") }, false);
     read(i);
   });
-  const plot = { u: u, box: box, redraw: () => u.redraw(false, true) };
+  const plot = { u: u, box: box, redraw: () => u.redraw(true, true) };
   new ResizeObserver(() => { if (box.isConnected && Math.abs(width() - u.width) > 1) u.setSize({ width: width(), height: spec.height || 230 }); }).observe(box);
   plots.add(plot);
   if (spec.table) tableBehind(host, spec.label, spec.table);
