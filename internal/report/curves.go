@@ -52,27 +52,28 @@ func (p *page) addCurves(i int, b *perfio.Bundle, found []lint.Finding) {
 	}
 	for t := range b.TPs {
 		tp := &b.TPs[t]
-		var order []string
-		dense := map[string][]point{}
-		for _, r := range tp.Dense {
-			if dense[r.Layer] == nil {
-				order = append(order, r.Layer)
+		dense := func(j int) (string, point) { r := &tp.Dense[j]; return r.Layer, point{r.Tokens, r.TimeUS} }
+		sequence := func(j int) (string, point) { r := &tp.PerSequence[j]; return r.Layer, point{r.Sequences, r.TimeUS} }
+		for _, table := range []struct {
+			name string
+			rows int
+			row  func(int) (string, point)
+		}{{"dense", len(tp.Dense), dense}, {"per_sequence", len(tp.PerSequence), sequence}} {
+			var order []string
+			points := map[string][]point{}
+			for j := range table.rows {
+				layer, at := table.row(j)
+				if points[layer] == nil {
+					order = append(order, layer)
+				}
+				points[layer] = append(points[layer], at)
 			}
-			dense[r.Layer] = append(dense[r.Layer], point{r.Tokens, r.TimeUS})
-		}
-		for _, layer := range order {
-			p.addCurve(i, tidy.Key{TP: tp.Degree, Table: "dense", Layer: layer}, dense[layer], roof, marks)
-		}
-		order = order[:0]
-		sequences := map[string][]point{}
-		for _, r := range tp.PerSequence {
-			if sequences[r.Layer] == nil {
-				order = append(order, r.Layer)
+			for _, layer := range order {
+				p.addCurve(i, tidy.Key{TP: tp.Degree, Table: table.name, Layer: layer}, points[layer], roof, marks)
 			}
-			sequences[r.Layer] = append(sequences[r.Layer], point{r.Sequences, r.TimeUS})
 		}
-		for _, layer := range order {
-			p.addCurve(i, tidy.Key{TP: tp.Degree, Table: "per_sequence", Layer: layer}, sequences[layer], roof, marks)
+		if roof != nil && roof.problems[tp.Degree] != nil {
+			v.leaveOut("the roofline of tp%d: %v", tp.Degree, roof.problems[tp.Degree])
 		}
 	}
 }

@@ -19,9 +19,10 @@ const maxRoofline = 160
 // roofline answers for a bundle's layers what profile/roofline computes for
 // its device and model.
 type roofline struct {
-	booted map[int]*driver.Driver // by degree; nil: it does not boot
-	spec   profile.EngineSpec
-	device *hardware.Spec
+	booted   map[int]*driver.Driver // by degree; nil: it does not boot
+	problems map[int]error          // why
+	spec     profile.EngineSpec
+	device   *hardware.Spec
 }
 
 // newRoofline says why there is none.
@@ -52,7 +53,7 @@ func newRoofline(b *perfio.Bundle) (*roofline, string) {
 		kv = "fp8"
 	}
 	return &roofline{
-		booted: map[int]*driver.Driver{}, device: spec,
+		booted: map[int]*driver.Driver{}, problems: map[int]error{}, device: spec,
 		spec: profile.EngineSpec{
 			Model: model, Architecture: arch, DType: dtype, KVCacheDType: kv, Blocks: 1,
 			// Limits that no row of the tables exceeds.
@@ -66,7 +67,7 @@ func newRoofline(b *perfio.Bundle) (*roofline, string) {
 func (r *roofline) curve(key tidy.Key, at []int) []float64 {
 	d, ok := r.booted[key.TP]
 	if !ok {
-		d = r.boot(key.TP)
+		d, r.problems[key.TP] = r.boot(key.TP)
 		r.booted[key.TP] = d
 	}
 	if d == nil {
@@ -95,15 +96,15 @@ func (r *roofline) curve(key tidy.Key, at []int) []float64 {
 	return out
 }
 
-func (r *roofline) boot(tp int) *driver.Driver {
+func (r *roofline) boot(tp int) (*driver.Driver, error) {
 	d, err := driver.New(driver.Options{Spec: r.device})
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	spec := r.spec
 	spec.TP = tp
 	if _, err := d.Boot(context.Background(), spec); err != nil {
-		return nil
+		return nil, err
 	}
-	return d
+	return d, nil
 }
