@@ -55,15 +55,17 @@ func (p *page) drift(i int, s Source, b *perfio.Bundle) error {
 			d.Summary = append(d.Summary, fact{one.name, value})
 		}
 	}
-	for _, one := range []struct{ name, unit string }{
-		{"sm_clock_mhz", "MHz"}, {"memory_clock_mhz", "MHz"}, {"temperature_c", "°C"}, {"power_mw", "mW"}, {"throttle_reasons", ""},
+	const ofRange = " (least, median, most)"
+	for _, one := range []struct{ name, what, unit string }{
+		{"sm_clock_mhz", "SM clock" + ofRange, "MHz"}, {"memory_clock_mhz", "memory clock" + ofRange, "MHz"}, {"temperature_c", "temperature" + ofRange, "°C"},
+		{"power_mw", "power" + ofRange, "mW"}, {"throttle_reasons", "throttled by", ""},
 	} {
 		if n := b.Meta.Get("telemetry", one.name); n != nil && len(n.Content) > 0 {
 			var parts []string
 			for _, c := range n.Content[:min(len(n.Content), 8)] {
 				parts = append(parts, chart.Printable(c.Value))
 			}
-			d.Summary = append(d.Summary, fact{one.name + " (least, median, most)", strings.Join(parts, ", ") + " " + one.unit})
+			d.Summary = append(d.Summary, fact{one.what, strings.TrimSpace(strings.Join(parts, ", ") + " " + one.unit)})
 		}
 	}
 	for t := range b.TPs {

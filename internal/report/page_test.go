@@ -22,6 +22,7 @@ import (
 	"github.com/layerprof/layerprof/internal/bundletest"
 	"github.com/layerprof/layerprof/internal/lint"
 	"github.com/layerprof/layerprof/internal/report"
+	"github.com/layerprof/layerprof/internal/tidy"
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/profile"
 )
@@ -117,6 +118,14 @@ func TestPageShowsTheBundle(t *testing.T) {
 	if tip := b.text("#tip"); !strings.Contains(tip, fmt.Sprintf("tp1: %.6g µs", row.TimeUS)) || !strings.Contains(tip, "n_decode 8, kv_decode 1024, prefill_chunk 512 over kv_prefill 0") {
 		t.Errorf("the tip says %q of %+v", tip, row)
 	}
+
+	// In multiples of the least time.
+	b.choose("#attention", "Show", "least")
+	var multiple string
+	b.eval(&multiple, `return document.querySelector("#attention td[data-key='512,0,8,1024']").textContent;`)
+	key := tidy.Key{TP: 1, Table: "attention", Layer: "attention", PrefillChunk: 512, NDecode: 8, KVDecode: 1024}
+	near(t, "multiple of the least time", multiple, row.TimeUS/lint.LeastUS(bundle)(key), 2) // of a least time with three digits
+	b.choose("#attention", "Show", "us")
 
 	// Errors are those of `perfcheck accuracy --shots`: the README's figures.
 	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, p50 / p90 (accurate)") || !strings.Contains(got, "1.7% / 4.5%") {
@@ -328,12 +337,27 @@ func TestDriftFromTheJournal(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
+	// What the roofline driver measured is what the page's roofline says.
+	b := openReport(t, source(filepath.Join(from, bundle)))
+	b.choose("#latency", "Show", "roof")
+	for _, figure := range []string{"#plot-dense-gate_up_proj", "#plot-dense-layernorm", "#plot-per_sequence-lm_head"} {
+		_, rows := b.table(figure)
+		for _, r := range rows {
+			if ratio, err := strconv.ParseFloat(r[1], 64); err != nil || math.Abs(ratio-1) > 6e-4 {
+				t.Errorf("%s at %s: the driver's own time is %q of the roofline", figure, r[0], r[1])
+			}
+		}
+		if len(rows) < 10 {
+			t.Errorf("%s: %d rows", figure, len(rows))
+		}
+	}
+
 	dir := filepath.Join(to, bundle)
 	entries, err := profile.TailJournal(dir).Next(profile.EntryAnchor)
 	if err != nil || len(entries) < 10 {
 		t.Fatalf("%d anchors, %v", len(entries), err)
 	}
-	b := openReport(t, source(dir))
+	b = openReport(t, source(dir))
 	_, rows := b.table("#drifts figure")
 	if len(rows) != len(entries) {
 		t.Fatalf("the table has %d anchors, the journal %d", len(rows), len(entries))
