@@ -37,6 +37,9 @@ type browser struct {
 // openReport writes a report of sources and opens it.
 func openReport(t *testing.T, sources ...report.Source) *browser {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a browser, and every row of large bundles: not with -short")
+	}
 	path := findChromium(t)
 	file := filepath.Join(t.TempDir(), "report.html")
 	f, err := os.Create(file)

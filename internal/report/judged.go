@@ -92,9 +92,20 @@ func (j *judged) add(kind string, measured, predicted, sigma float64, ok bool, s
 	}
 }
 
-// judge holds bundle i's lookups against measurements.
-func (p *page) judge(i int, s Source, b *perfio.Bundle) error {
-	v := p.Bundles[i]
+// judging is what a bundle's lookups say of what was measured. It touches
+// nothing of the page, so that it can go on beside other work.
+type judging struct {
+	bundle int
+	list   []*judged
+	left   []string // what was left out
+}
+
+func (g *judging) leaveOut(format string, args ...any) {
+	g.left = append(g.left, fmt.Sprintf(format, args...))
+}
+
+// judge holds a bundle's lookups against measurements.
+func (g *judging) judge(s Source, b *perfio.Bundle) error {
 	var lookups *judge.Lookups
 	for t := range b.TPs {
 		tp := &b.TPs[t]
@@ -104,24 +115,24 @@ func (p *page) judge(i int, s Source, b *perfio.Bundle) error {
 		}
 		switch {
 		case len(tp.Attention) > maxJudgedRows:
-			v.leaveOut("predictions from more than %d rows of attention.csv", maxJudgedRows)
+			g.leaveOut("predictions from more than %d rows of attention.csv", maxJudgedRows)
 		case len(shots) > 0:
 			if len(shots) > maxJudgedBatch {
-				v.leaveOut("batches of %s beyond %d, evenly chosen", source, maxJudgedBatch)
+				g.leaveOut("batches of %s beyond %d, evenly chosen", source, maxJudgedBatch)
 				shots = thin(shots, maxJudgedBatch, nil)
 			}
 			if lookups == nil {
 				if lookups, err = judge.OpenLookups(b, judge.Options{Rules: []string{"accurate", "parity"}}); err != nil {
-					v.leaveOut("predictions: %v", err)
+					g.leaveOut("predictions: %v", err)
 					return nil
 				}
 			}
-			p.judgeShots(i, lookups, tp.Degree, shots, source)
+			g.shots(lookups, tp.Degree, shots, source)
 		case len(tp.Attention) > 0:
-			if err := p.judgeSkew(i, b, tp); err != nil {
-				v.leaveOut("tp%d: predictions of skew.csv: %v", tp.Degree, err)
+			if err := g.skew(b, tp); err != nil {
+				g.leaveOut("tp%d: predictions of skew.csv: %v", tp.Degree, err)
 			}
-			p.leaveOneOut(i, tp)
+			g.leaveOneOut(tp)
 		}
 	}
 	return nil
@@ -150,22 +161,20 @@ func apart(files fs.FS, tp *perfio.TP) ([]perfio.BatchRow, string, error) {
 	return shots, fromValidation, errors.Join(r.Err(), f.Close())
 }
 
-func (p *page) judgeShots(i int, lookups *judge.Lookups, degree int, shots []perfio.BatchRow, source string) {
+func (g *judging) shots(lookups *judge.Lookups, degree int, shots []perfio.BatchRow, source string) {
 	var list []*judged
 	lookups.EachShot(degree, shots, func(q judge.Prediction) {
 		n := len(list) - 1
 		if n < 0 || list[n].data.Layer != q.Layer || list[n].data.Rules != q.Rules {
 			list = append(list, &judged{errors: map[string]*accuracy.Errors{},
-				data: judgedData{Bundle: i, TP: degree, Source: source, Layer: q.Layer, Rules: q.Rules, Kinds: []string{}}})
+				data: judgedData{Bundle: g.bundle, TP: degree, Source: source, Layer: q.Layer, Rules: q.Rules, Kinds: []string{}}})
 			n++
 		}
 		list[n].add(q.Kind, q.MeasuredUS, q.PredictedUS(), q.Sigma, q.OK, func() string { return shapeOf(shots[q.Shot].Requests) })
 	})
 	// Attention comes first; it is what the rules differ in.
 	slices.SortStableFunc(list, func(a, b *judged) int { return rank(a.data.Layer) - rank(b.data.Layer) })
-	for _, j := range list[:min(len(list), 2*maxFigures)] {
-		p.addJudged(j)
-	}
+	g.list = append(g.list, list[:min(len(list), 2*maxFigures)]...)
 }
 
 func rank(layer string) int {
@@ -175,9 +184,9 @@ func rank(layer string) int {
 	return 1
 }
 
-// judgeSkew holds attention.csv alone against batches of skew.csv whose decodes
+// skew holds attention.csv alone against batches of skew.csv whose decodes
 // are all as long as the mean: lengths that the grid does not have.
-func (p *page) judgeSkew(i int, b *perfio.Bundle, tp *perfio.TP) error {
+func (g *judging) skew(b *perfio.Bundle, tp *perfio.TP) error {
 	d, _ := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
 	held := map[perfio.AttentionRow]bool{}
 	for _, r := range tp.Attention {
@@ -185,25 +194,30 @@ func (p *page) judgeSkew(i int, b *perfio.Bundle, tp *perfio.TP) error {
 		held[r] = true
 	}
 	seen := map[perfio.AttentionRow]bool{}
-	first := b.Meta.Text("order") != "engine" // the prefill, in the batch
-	var shots []perfio.BatchRow
+	var cases []perfio.AttentionRow
 	for _, r := range d.Skew {
 		key := perfio.AttentionRow{PrefillChunk: r.PC, KVPrefill: r.KP, NDecode: r.N, KVDecode: r.KVMean}
 		if held[key] || seen[key] || r.N > maxJudgedDecodes {
 			continue
 		}
 		seen[key] = true
-		shots = append(shots, perfio.BatchRow{MeasuredUS: map[string]float64{"attention": r.TMeanUS}, Requests: requestsOf(key, first)})
+		key.TimeUS = r.TMeanUS
+		cases = append(cases, key)
 	}
-	if len(shots) == 0 {
+	if len(cases) == 0 {
 		return nil
+	}
+	first := b.Meta.Text("order") != "engine" // the prefill, in the batch
+	var shots []perfio.BatchRow
+	for _, r := range thin(cases, maxJudgedCases, nil) {
+		shots = append(shots, perfio.BatchRow{MeasuredUS: map[string]float64{"attention": r.TimeUS}, Requests: requestsOf(r, first)})
 	}
 	meta := b.Meta.Clone()
 	meta.Delete("skew_fit")
 	grid := &perfio.Bundle{Dir: b.Dir, Meta: meta, TPs: []perfio.TP{{Degree: tp.Degree, Attention: tp.Attention}}}
 	lookups, err := judge.OpenLookups(grid, judge.Options{Rules: []string{"accurate", "parity"}})
 	if err == nil {
-		p.judgeShots(i, lookups, tp.Degree, thin(shots, maxJudgedCases, nil), fromSkew)
+		g.shots(lookups, tp.Degree, shots, fromSkew)
 	}
 	return err
 }
@@ -225,10 +239,10 @@ func requestsOf(r perfio.AttentionRow, prefillFirst bool) []perfio.Request {
 }
 
 // leaveOneOut holds the grid against itself.
-func (p *page) leaveOneOut(i int, tp *perfio.TP) {
+func (g *judging) leaveOneOut(tp *perfio.TP) {
 	for _, axis := range []struct{ test, name string }{{"T3", "attention, along prefill_chunk"}, {"T4", "attention, along n_decode"}} {
 		j := &judged{errors: map[string]*accuracy.Errors{},
-			data: judgedData{Bundle: i, TP: tp.Degree, Source: fromGrid, Layer: axis.name, Rules: "straight line", Kinds: []string{}}}
+			data: judgedData{Bundle: g.bundle, TP: tp.Degree, Source: fromGrid, Layer: axis.name, Rules: "straight line", Kinds: []string{}}}
 		judge.LeaveOneOut(tp, axis.test, func(r perfio.AttentionRow, us float64) {
 			kind := "mixed"
 			if r.PrefillChunk == 0 {
@@ -241,7 +255,7 @@ func (p *page) leaveOneOut(i int, tp *perfio.TP) {
 			})
 		})
 		if len(j.points) > 0 {
-			p.addJudged(j)
+			g.list = append(g.list, j)
 		}
 	}
 }

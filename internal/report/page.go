@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -223,6 +224,10 @@ func (p *page) add(i int, s Source, all []*perfio.Bundle) error {
 		shown.TPs = b.TPs[:maxDegrees]
 		b = &shown
 	}
+	// Fitting the accurate rules takes longest.
+	g := &judging{bundle: i}
+	judged := make(chan error, 1)
+	go func() { judged <- g.judge(s, b) }()
 	if in, err := inspection.Of(b); err != nil {
 		v.Problem = err.Error()
 	} else {
@@ -234,10 +239,17 @@ func (p *page) add(i int, s Source, all []*perfio.Bundle) error {
 	p.addCurves(i, b, found)
 	p.addGrids(i, b, found)
 	p.addAlphas(i, b, found)
-	if err := p.judge(i, s, b); err != nil {
+	err := p.drift(i, s, b)
+	if err := errors.Join(err, <-judged); err != nil {
 		return err
 	}
-	return p.drift(i, s, b)
+	for _, text := range g.left {
+		v.leaveOut("%s", text)
+	}
+	for _, j := range g.list {
+		p.addJudged(j)
+	}
+	return nil
 }
 
 // provenance lists what meta.yaml says in short, and shows the file.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -155,6 +156,39 @@ func TestPageShowsTheBundle(t *testing.T) {
 	b.shoot("narrow.png", 390)
 }
 
+// The same bundles give the same bytes.
+func TestSamePage(t *testing.T) {
+	var pages [2]bytes.Buffer
+	for i := range pages {
+		sources := []report.Source{{Name: "a", Files: bundletest.Files()}, {Name: "b", Files: bundletest.Files()}}
+		if err := report.Write(&pages[i], sources); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(pages[0].Bytes(), pages[1].Bytes()) {
+		t.Error("two pages of the same bundles differ")
+	}
+	for _, n := range []int{0, report.MaxBundles + 1} {
+		sources := make([]report.Source, n)
+		if err := report.Write(io.Discard, sources); err == nil || !strings.Contains(err.Error(), "expected 1 to 4") {
+			t.Errorf("%d bundles: %v", n, err)
+		}
+	}
+	// A writer that fails, and one bad row of validation.
+	if err := report.Write(failing{}, []report.Source{{Name: "a", Files: bundletest.Files()}}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a failing writer: %v", err)
+	}
+	files := bundletest.Files()
+	files["tp1/validation.jsonl"] = &fstest.MapFile{Data: []byte("{\"requests\":[[1,-1]]}\n")}
+	if err := report.Write(io.Discard, []report.Source{{Name: "a", Files: files}}); err == nil || !strings.Contains(err.Error(), "tp1/validation.jsonl:1") {
+		t.Errorf("a bad batch: %v", err)
+	}
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, os.ErrClosed }
+
 // Everything can be reached and read with the keyboard, and is legible.
 func TestKeyboardAndContrast(t *testing.T) {
 	b := openReport(t, source(qwen))
@@ -252,6 +286,9 @@ func TestReferenceLlama(t *testing.T) {
 	fsys, err := archive.Open(f)
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
+	}
+	if testing.Short() {
+		t.Skip("takes seconds: not with -short")
 	}
 	bundle, err := perfio.ReadBundle(fsys, ".")
 	if err != nil {
@@ -534,10 +571,7 @@ func TestHostile(t *testing.T) {
 		csvField(script) + "," + csvField(image) + ",<i>,</td>,-99,1\n")
 	text.Reset()
 	text.WriteString("prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n")
-	rows := 1_000_000
-	if testing.Short() {
-		rows = 50_000
-	}
+	const rows = 1_000_000
 	for n := range rows {
 		fmt.Fprintf(&text, "%d,0,%d,%d,%d\n", n/(rows/10), 1+n/1000%100, 1+n%1000, 1+n%7)
 	}
