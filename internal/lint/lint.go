@@ -217,5 +217,17 @@ func (r *reporter) again(tp int, table string) string {
 		dir = "BUNDLE"
 	}
 	return fmt.Sprintf("profile run --model %s --hardware %s --tp %d --only %s --from-bundle %s --out NEW_ROOT --driver …",
-		r.s.Meta.Model(), r.s.Meta.Hardware(), tp, table, dir)
+		shellWord(r.s.Meta.Model()), shellWord(r.s.Meta.Hardware()), tp, table, shellWord(dir))
+}
+
+// shellWord quotes a name for the shell, where it needs that: a bundle's names
+// are a stranger's, and the command is there to be copied.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/-+:@%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

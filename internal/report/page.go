@@ -186,6 +186,22 @@ func (p *page) Degrees() []int {
 	return out
 }
 
+// FindingsIn are those shown by figures of a name, whatever the degree: a
+// section's.
+func (p *page) FindingsIn(names ...string) []findingRef {
+	var out []findingRef
+	for _, f := range p.Findings {
+		name := f.Plot
+		if strings.HasPrefix(name, "tp") {
+			_, name, _ = strings.Cut(name, "-")
+		}
+		if slices.Contains(names, name) {
+			out = append(out, findingRef{f.HTMLID, fmt.Sprintf("%s: %s", f.Letter, f.Rule)})
+		}
+	}
+	return out[:min(len(out), maxFigures)]
+}
+
 // Facts are the bundles' provenance side by side.
 func (p *page) Facts() []facts {
 	var out []facts

@@ -510,6 +510,11 @@ func TestFindingsLeadToFigures(t *testing.T) {
 	if !seen["spike"] || !seen["attention-spike"] {
 		t.Fatalf("lint found %v", seen)
 	}
+	var flags []string
+	b.eval(&flags, `return [...document.querySelectorAll("#h-attention .flag")].map((a) => a.textContent + " " + a.getAttribute("href"));`)
+	if want := []string{"B: attention-falling #B-attention-falling-tp1-attention", "B: attention-spike #B-attention-spike-tp1-attention"}; !slices.Equal(flags, want) {
+		t.Errorf("the section's flags are %q", flags)
+	}
 	// Side by side: two maps and their ratio.
 	var captions []string
 	b.eval(&captions, `return [...document.querySelectorAll("#attention caption")].map((c) => c.firstChild.textContent);`)
