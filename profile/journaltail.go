@@ -181,8 +181,9 @@ func (r *record) entry(shard string) (JournalEntry, bool) {
 	return e, true
 }
 
-// Holder is who works on a bundle.
+// Holder is who works on a bundle, or on a shard of it.
 type Holder struct {
+	Lock string // the lock's file, by its name
 	Host string
 	PID  int
 	// Here: the holder is of this host, and Alive is known. Elsewhere it is
@@ -192,17 +193,32 @@ type Holder struct {
 	Beat  string
 }
 
-// HolderOf looks at the lock of the bundle in folder dir and leaves it alone;
-// false where nobody holds it.
-func HolderOf(dir string) (Holder, bool, error) {
-	text, err := os.ReadFile(filepath.Join(dir, JournalDir, lockFile))
+// HoldersOf looks at the locks of the bundle in folder dir, and leaves them
+// alone: one of a run of the whole plan, or one of each shard that is measured.
+func HoldersOf(dir string) ([]Holder, error) {
+	folder := filepath.Join(dir, JournalDir)
+	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Holder{}, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return Holder{}, false, err
+		return nil, err
 	}
-	h := parseHolder(text)
-	here := h.sameHost(thisProcess())
-	return Holder{Host: h.Host, PID: h.PID, Here: here, Alive: here && h.alive(), Beat: string(text)}, true, nil
+	var out []Holder
+	for _, e := range entries {
+		if e.Name() != lockFile && !strings.HasSuffix(e.Name(), "."+lockFile) {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(folder, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // released meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		h := parseHolder(text)
+		here := h.sameHost(thisProcess())
+		out = append(out, Holder{Lock: e.Name(), Host: h.Host, PID: h.PID, Here: here, Alive: here && h.alive(), Beat: string(text)})
+	}
+	return out, nil
 }

@@ -15,8 +15,8 @@ func TestJournalTail(t *testing.T) {
 	if _, err := tail.Next(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a bundle without a journal: %v", err)
 	}
-	if _, held, err := HolderOf(dir); held || err != nil {
-		t.Errorf("it is held: %v, %v", held, err)
+	if list, err := HoldersOf(dir); len(list) > 0 || err != nil {
+		t.Errorf("it is held: %v, %v", list, err)
 	}
 	report := mustRun(t, testOptions(t, newFakeDevice(), dir))
 	entries, err := tail.Next()
@@ -81,8 +81,8 @@ func TestJournalTail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h, held, err := HolderOf(dir); !held || err != nil || !h.Here || !h.Alive || h.PID != os.Getpid() {
-		t.Errorf("%+v, %v, %v", h, held, err)
+	if list, err := HoldersOf(dir); err != nil || len(list) != 1 || !list[0].Here || !list[0].Alive || list[0].PID != os.Getpid() {
+		t.Errorf("%+v, %v", list, err)
 	}
 	if err := lock.Release(); err != nil {
 		t.Error(err)

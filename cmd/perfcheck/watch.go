@@ -159,9 +159,9 @@ func findRun(path string) (string, error) {
 		case d.Name() == profile.JournalDir:
 			dir := filepath.Dir(name)
 			journals = append(journals, dir)
-			if _, ok, err := profile.HolderOf(dir); err != nil {
+			if holders, err := profile.HoldersOf(dir); err != nil {
 				return err
-			} else if ok {
+			} else if len(holders) > 0 {
 				held = append(held, dir)
 			}
 			return fs.SkipDir

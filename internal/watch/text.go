@@ -75,6 +75,9 @@ func (s *Status) stateText() string {
 	elapsed := duration(s.ElapsedS)
 	switch s.State {
 	case Running:
+		if s.Holders > 1 {
+			return fmt.Sprintf("running for %s (%d shards at work)", elapsed, s.Holders)
+		}
 		return fmt.Sprintf("running for %s (process %d)", elapsed, s.PID)
 	case Ended:
 		return fmt.Sprintf("ended after %s: %s", elapsed, s.Outcome)

@@ -5,6 +5,7 @@ package watch
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -37,7 +38,12 @@ type Part struct {
 	Category string `json:"category"`
 	Done     int    `json:"done"`
 	Total    int    `json:"total"`
+}
 
+// part is what one shard measures of it.
+type part struct {
+	Part
+	shard  string
 	before int            // measured by earlier runs
 	blocks map[string]int // the block of each shot measured by this one
 }
@@ -47,8 +53,11 @@ type Status struct {
 	Dir     string `json:"dir"`
 	State   State  `json:"state"`
 	Outcome string `json:"outcome,omitempty"` // complete, partial or an error
+	// Host and PID are the run's, of several shards the first's; Holders is how
+	// many there are.
 	Host    string `json:"host,omitempty"`
 	PID     int    `json:"pid,omitempty"`
+	Holders int    `json:"holders"`
 	Parts   []Part `json:"parts"`
 	// NotPlanned are the degrees of the run whose plan is not made yet.
 	NotPlanned []int  `json:"tp_not_planned,omitempty"`
@@ -90,8 +99,8 @@ type Watcher struct {
 	tail *profile.JournalTail
 	now  func() time.Time
 
-	parts   []*Part
-	current *Part
+	parts   []*part
+	current map[string]*part // by shard
 	degrees []int
 	first   time.Time
 	last    time.Time
@@ -100,22 +109,31 @@ type Watcher struct {
 	anchors map[string][]float64
 	newest  string // anchor
 	status  Status
-	outcome string
-	failed  map[string]string // words by shot
-	beat    string
-	beatAt  time.Time // when the lock of another host changed last, on our clock
+	outcome map[string]string // by shard: how its last run ended, "" while it goes on
+	failed  map[string]bool   // by shot
+	beats   map[string]beat   // by lock, of holders on other hosts
+}
+
+// beat is the last sign of life of a holder elsewhere.
+type beat struct {
+	text string
+	at   time.Time // when it changed, on our clock
+	seen bool      // to change
 }
 
 // New follows the run of the bundle in folder dir.
 func New(dir string) *Watcher {
-	return &Watcher{dir: dir, tail: profile.TailJournal(dir), now: time.Now, anchors: map[string][]float64{}, failed: map[string]string{}}
+	return &Watcher{
+		dir: dir, tail: profile.TailJournal(dir), now: time.Now, current: map[string]*part{}, anchors: map[string][]float64{},
+		outcome: map[string]string{}, failed: map[string]bool{}, beats: map[string]beat{},
+	}
 }
 
 // Poll reads what is new. The error of a bundle without a journal is
 // fs.ErrNotExist.
 func (w *Watcher) Poll() (*Status, error) {
-	// The lock first: whoever ends writes before letting go of it.
-	holder, held, err := profile.HolderOf(w.dir)
+	// The locks first: whoever ends writes before letting go of one.
+	holders, err := profile.HoldersOf(w.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -126,28 +144,26 @@ func (w *Watcher) Poll() (*Status, error) {
 	for i := range entries {
 		w.add(&entries[i])
 	}
-	return w.sumUp(holder, held), nil
+	return w.sumUp(holders), nil
 }
 
 func (w *Watcher) add(e *profile.JournalEntry) {
 	if !e.Time.IsZero() {
-		if w.first.IsZero() || w.outcome != "" && e.Kind != profile.EntryEnd {
+		if ended := len(w.outcome) > 0 && !w.going(); w.first.IsZero() || ended && e.Kind != profile.EntryEnd {
 			w.first, w.times = e.Time, nil // another run begins
 		}
 		w.last = e.Time
 	}
-	if e.Kind != profile.EntryEnd {
-		w.outcome = ""
-	}
+	w.outcome[e.Shard] = ""
 	switch e.Kind {
 	case profile.EntryBoot:
 		w.status.Boots++
 	case profile.EntryPlan:
 		w.degrees = e.Degrees
-		p := w.part(e.TP, e.Category)
-		*p = Part{TP: e.TP, Category: string(e.Category), Total: e.Total, before: e.Done, blocks: map[string]int{}}
+		p := w.part(e)
+		p.Total, p.before, p.blocks = e.Total, e.Done, map[string]int{}
 	case profile.EntryBegin:
-		w.current = w.part(e.TP, e.Category)
+		w.current[e.Shard] = w.part(e)
 	case profile.EntryShot:
 		w.addShot(e)
 	case profile.EntryAnchor:
@@ -159,13 +175,13 @@ func (w *Watcher) add(e *profile.JournalEntry) {
 		w.status.Redone++
 		for _, p := range w.parts {
 			for shot, block := range p.blocks {
-				if block == e.Block && p.TP == e.TP {
+				if block == e.Block && p.TP == e.TP && p.shard == e.Shard {
 					delete(p.blocks, shot)
 				}
 			}
 		}
 	case profile.EntryEnd:
-		w.outcome = e.Message
+		w.outcome[e.Shard] = e.Message
 	}
 	if e.Telemetry != nil {
 		w.status.Device = e.Telemetry
@@ -176,21 +192,21 @@ func (w *Watcher) addShot(e *profile.JournalEntry) {
 	if e.Imported {
 		return // its plan counts it
 	}
-	id := e.Scope + " " + e.Shape
+	id := fmt.Sprintf("%d %s %s", e.TP, e.Scope, e.Shape)
 	switch e.Status {
 	case profile.OK:
 	case profile.Infeasible:
 		w.status.Infeasible++
 		return
 	default:
-		w.failed[id] = e.Message
+		w.failed[id] = true
 		w.status.LastFailure = e.Message
 		return
 	}
 	delete(w.failed, id)
 	w.status.At = e.Shape
-	if w.current != nil && w.current.TP == e.TP {
-		w.current.blocks[id] = e.Block
+	if p := w.current[e.Shard]; p != nil && p.TP == e.TP {
+		p.blocks[id] = e.Block
 	}
 	w.times = recent(w.times, e.Time, 50*recentShots)
 	if e.Spread > 0 || e.Samples > 1 {
@@ -206,39 +222,63 @@ func recent[T any](list []T, v T, most int) []T {
 	return list
 }
 
-func (w *Watcher) part(tp int, category profile.Category) *Part {
+// part is the one that an entry is about.
+func (w *Watcher) part(e *profile.JournalEntry) *part {
 	for _, p := range w.parts {
-		if p.TP == tp && p.Category == string(category) {
+		if p.shard == e.Shard && p.TP == e.TP && p.Category == string(e.Category) {
 			return p
 		}
 	}
-	p := &Part{TP: tp, Category: string(category), blocks: map[string]int{}}
+	p := &part{Part: Part{TP: e.TP, Category: string(e.Category)}, shard: e.Shard, blocks: map[string]int{}}
 	w.parts = append(w.parts, p)
 	return p
 }
 
-func (w *Watcher) sumUp(holder profile.Holder, held bool) *Status {
+// going reports whether a shard has not said that it ended.
+func (w *Watcher) going() bool {
+	for _, outcome := range w.outcome {
+		if outcome == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// ended is how the shards ended: complete only if all are.
+func (w *Watcher) ended() string {
+	out := profile.EndComplete
+	for _, shard := range slices.Sorted(maps.Keys(w.outcome)) {
+		if o := w.outcome[shard]; o != profile.EndComplete && (out == profile.EndComplete || out == profile.EndPartial) {
+			out = o
+		}
+	}
+	return out
+}
+
+func (w *Watcher) sumUp(holders []profile.Holder) *Status {
 	s := w.status
-	s.Dir, s.Host, s.PID, s.Damaged, s.Failed = w.dir, holder.Host, holder.PID, w.tail.Damaged, len(w.failed)
-	switch {
-	case held && holder.Here && holder.Alive:
-		s.State = Running
-	case held && !holder.Here:
-		s.State = w.elsewhere(holder)
-	case w.outcome != "":
-		s.State, s.Outcome = Ended, w.outcome
-	default:
-		s.State = Gone
+	s.Dir, s.Damaged, s.Failed, s.Holders = w.dir, w.tail.Damaged, len(w.failed), len(holders)
+	s.State = w.state(holders)
+	if s.State == Ended {
+		s.Outcome = w.ended()
+	}
+	if len(holders) > 0 {
+		s.Host, s.PID = holders[0].Host, holders[0].PID
 	}
 	s.Parts = []Part{}
 	left := 0
 	for _, p := range w.parts {
-		p.Done = min(p.before+len(p.blocks), max(p.Total, len(p.blocks)))
-		left += max(p.Total-p.Done, 0)
-		s.Parts = append(s.Parts, *p)
+		done := min(p.before+len(p.blocks), max(p.Total, len(p.blocks)))
+		left += max(p.Total-done, 0)
+		i := slices.IndexFunc(s.Parts, func(o Part) bool { return o.TP == p.TP && o.Category == p.Category })
+		if i < 0 {
+			i = len(s.Parts)
+			s.Parts = append(s.Parts, Part{TP: p.TP, Category: p.Category})
+		}
+		s.Parts[i].Done, s.Parts[i].Total = s.Parts[i].Done+done, s.Parts[i].Total+p.Total
 	}
 	for _, tp := range w.degrees {
-		if !slices.ContainsFunc(w.parts, func(p *Part) bool { return p.TP == tp }) {
+		if !slices.ContainsFunc(w.parts, func(p *part) bool { return p.TP == tp }) {
 			s.NotPlanned = append(s.NotPlanned, tp)
 		}
 	}
@@ -262,18 +302,43 @@ func (w *Watcher) sumUp(holder profile.Holder, held bool) *Status {
 	return &s
 }
 
-// elsewhere: another host's holder lives as long as its lock changes.
-func (w *Watcher) elsewhere(h profile.Holder) State {
+// state of the run: that of the holder who is most alive.
+func (w *Watcher) state(holders []profile.Holder) State {
+	out := Gone
+	for _, h := range holders {
+		switch state := w.holder(h); {
+		case state == Running:
+			out = Running
+		case state == Unknown && out == Gone:
+			out = Unknown
+		}
+	}
+	if out == Gone && len(w.outcome) > 0 && !w.going() {
+		return Ended
+	}
+	return out
+}
+
+// holder: one on this host is alive or not; one elsewhere lives as long as its
+// lock changes.
+func (w *Watcher) holder(h profile.Holder) State {
 	const patience = 10 * time.Second
-	switch now := w.now(); {
-	case w.beat == "":
-		w.beat, w.beatAt = h.Beat, now
-		return Unknown
-	case w.beat != h.Beat:
-		w.beat, w.beatAt = h.Beat, now
-		return Running
-	case now.Sub(w.beatAt) > patience:
+	if h.Here {
+		if h.Alive {
+			return Running
+		}
 		return Gone
+	}
+	now, last := w.now(), w.beats[h.Lock]
+	if last.text != h.Beat {
+		last = beat{text: h.Beat, at: now, seen: last.text != ""}
+		w.beats[h.Lock] = last
+	}
+	switch {
+	case now.Sub(last.at) > patience:
+		return Gone
+	case last.seen:
+		return Running
 	}
 	return Unknown
 }

@@ -25,7 +25,7 @@ func TestElsewhere(t *testing.T) {
 		beat    int
 		seconds int
 		want    State
-	}{{1, 0, Unknown}, {1, 5, Unknown}, {2, 1, Running}, {2, 9, Unknown}, {2, 2, Gone}, {3, 1, Running}} {
+	}{{1, 0, Unknown}, {1, 5, Unknown}, {2, 1, Running}, {2, 9, Running}, {2, 2, Gone}, {3, 1, Running}} {
 		text := fmt.Sprintf(`{"host":"elsewhere","boot":"x","pid":7,"token":"t","beat":%d}`, step.beat)
 		if err := os.WriteFile(filepath.Join(journal, "lock"), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
@@ -54,6 +54,7 @@ func TestCounts(t *testing.T) {
 	anchor := func(tp int, us float64) {
 		add(profile.JournalEntry{Kind: profile.EntryAnchor, TP: tp, Shape: "a", LevelUS: us})
 	}
+	add(profile.JournalEntry{Kind: profile.EntryBoot})
 	add(profile.JournalEntry{Kind: profile.EntryPlan, Category: profile.Dense, Done: 2, Total: 6, Degrees: []int{1, 2}})
 	add(profile.JournalEntry{Kind: profile.EntryBegin, Category: profile.Dense})
 	anchor(1, 100)
@@ -63,7 +64,7 @@ func TestCounts(t *testing.T) {
 	shot("d", 2, profile.OK)
 	check := func(done, failed int) *Status {
 		t.Helper()
-		s := w.sumUp(profile.Holder{}, false)
+		s := w.sumUp(nil)
 		if len(s.Parts) != 1 || s.Parts[0].Done != done || s.Failed != failed {
 			t.Errorf("%+v, want %d done, %d failed", s, done, failed)
 		}
@@ -88,4 +89,53 @@ func TestCounts(t *testing.T) {
 	if text := strings.Join(s.Lines(), "\n"); !strings.Contains(text, "tp2  planned once its engine runs") || !strings.Contains(text, "5/6") {
 		t.Errorf("%s", text)
 	}
+}
+
+// Shards are added up, and the run is complete only if all are.
+func TestShards(t *testing.T) {
+	dir := t.TempDir()
+	journal := filepath.Join(dir, profile.JournalDir)
+	if err := os.MkdirAll(journal, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	w := New(dir)
+	now := time.Unix(1e9, 0)
+	w.now = func() time.Time { return now }
+	at := now
+	add := func(e profile.JournalEntry) {
+		at = at.Add(time.Second)
+		e.Time, e.TP = at, 1
+		w.add(&e)
+	}
+	for _, shard := range []string{"shard-0000-of-0002", "shard-0001-of-0002"} {
+		add(profile.JournalEntry{Kind: profile.EntryPlan, Shard: shard, Category: profile.Attention, Total: 3, Degrees: []int{1}})
+		add(profile.JournalEntry{Kind: profile.EntryBegin, Shard: shard, Category: profile.Attention})
+		add(profile.JournalEntry{Kind: profile.EntryShot, Shard: shard, Shape: shard, Block: 1, Status: profile.OK, LevelUS: 1})
+		if err := os.WriteFile(filepath.Join(journal, shard+".lock"), []byte(`{"host":"`+shard+`","pid":7,"token":"t","beat":1}`), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(state State, outcome string, done int) {
+		t.Helper()
+		holders, err := profile.HoldersOf(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := w.sumUp(holders)
+		if s.State != state || s.Outcome != outcome || s.Holders != len(holders) || len(s.Parts) != 1 || s.Parts[0] != (Part{TP: 1, Category: "attention", Done: done, Total: 6}) {
+			t.Errorf("%+v, want %s %s with %d done", s, state, outcome, done)
+		}
+	}
+	check(Unknown, "", 2)
+	add(profile.JournalEntry{Kind: profile.EntryRedo, Shard: "shard-0001-of-0002", Block: 1})
+	check(Unknown, "", 1)
+	add(profile.JournalEntry{Kind: profile.EntryEnd, Shard: "shard-0000-of-0002", Message: profile.EndComplete})
+	if err := os.Remove(filepath.Join(journal, "shard-0000-of-0002.lock")); err != nil {
+		t.Fatal(err)
+	}
+	check(Unknown, "", 1)
+	now = now.Add(20 * time.Second)
+	check(Gone, "", 1) // the other one says nothing
+	add(profile.JournalEntry{Kind: profile.EntryEnd, Shard: "shard-0001-of-0002", Message: profile.EndPartial})
+	check(Ended, profile.EndPartial, 1)
 }
