@@ -20,10 +20,10 @@ const (
 )
 
 var attentionRules = []Rule{
-	{"attention-falling", Warning, "attention falls to less than 1/2.5 as one of its keys grows", checkGridFalling, ""},
-	{"attention-spike", Warning, "a row of the attention grid stands out along every key", checkGridSpike, ""},
-	{"merged-grids", Warning, "interleaved subgrids of attention.csv are offset: sweeps of different states", checkMerged, ""},
-	{"moe-falling", Warning, "moe.csv falls as more experts are active", checkMoE, ""},
+	{"attention-falling", Warning, "attention falls to less than 1/2.5 as one of its keys grows", checkGridFalling},
+	{"attention-spike", Warning, "a row of the attention grid stands out along every key", checkGridSpike},
+	{"merged-grids", Warning, "interleaved subgrids of attention.csv are offset: sweeps of different states", checkMerged},
+	{"moe-falling", Warning, "moe.csv falls as more experts are active", checkMoE},
 }
 
 // axis reads and clears one of attention's keys.

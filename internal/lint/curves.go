@@ -19,9 +19,9 @@ const (
 )
 
 var curveRules = []Rule{
-	{"falling", Warning, "a layer's latency falls by more than half as its work grows", checkFalling, ""},
-	{"spike", Warning, "one row is more than twice, or less than half, of all four neighbours", checkSpike, ""},
-	{"plateau", Warning, "a run of rows holds one and the same time", checkPlateau, ""},
+	{"falling", Warning, "a layer's latency falls by more than half as its work grows", checkFalling},
+	{"spike", Warning, "one row is more than twice, or less than half, of all four neighbours", checkSpike},
+	{"plateau", Warning, "a run of rows holds one and the same time", checkPlateau},
 }
 
 // curves are the layers of dense.csv and per_sequence.csv, each ascending.

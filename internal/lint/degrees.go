@@ -15,9 +15,9 @@ const (
 )
 
 var degreeRules = []Rule{
-	{"tp-copies", Warning, "rows of a tp_stable layer differ between degrees, that are copies of the lowest's", checkCopies, ""},
-	{"tp-slower", Error, "a layer is slower with a larger tensor-parallel degree", checkSlower, ""},
-	{"tp-identical", Error, "a layer that is divided among ranks has the same rows at two degrees", checkIdentical, ""},
+	{"tp-copies", Warning, "rows of a tp_stable layer differ between degrees, that are copies of the lowest's", checkCopies},
+	{"tp-slower", Error, "a layer is slower with a larger tensor-parallel degree", checkSlower},
+	{"tp-identical", Error, "a layer that is divided among ranks has the same rows at two degrees", checkIdentical},
 }
 
 // shared is a layer that two degrees have.

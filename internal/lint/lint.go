@@ -68,7 +68,6 @@ type Rule struct {
 	Severity Severity
 	About    string // what it finds, one line
 	check    func(*subject, *reporter)
-	figure   string // of findings about a file; "": the file's own
 }
 
 // Rules lists all rules in the order in which they are applied.
@@ -180,7 +179,7 @@ func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
 // place reports a file as a whole, or one line of it.
 func (r *reporter) place(file string, line int, again, format string, args ...any) {
 	about := strings.ReplaceAll(strings.TrimSuffix(file, path.Ext(file)), "/", "-") // tp1-skew, meta
-	plot := r.rule.figure
+	plot := figures[r.rule.Name]
 	if plot == "" {
 		plot = about
 	}

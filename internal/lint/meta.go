@@ -17,10 +17,10 @@ import (
 const driftLimit = 1.10
 
 var metaRules = []Rule{
-	{"coverage", Warning, "the engine's limits reach further than the tables", checkCoverage, FigureCoverage},
-	{"missing-layer", Error, "a layer of the architecture's sequence has no rows", checkMissing, FigureCoverage},
-	{"drift", Warning, "the run's anchors drifted further than a correction mends", checkDrift, FigureDrift},
-	{"meta-folder", Error, "meta.yaml names other hardware, model or variant than the folders", checkFolder, FigureProvenance},
+	{"coverage", Warning, "the engine's limits reach further than the tables", checkCoverage},
+	{"missing-layer", Error, "a layer of the architecture's sequence has no rows", checkMissing},
+	{"drift", Warning, "the run's anchors drifted further than a correction mends", checkDrift},
+	{"meta-folder", Error, "meta.yaml names other hardware, model or variant than the folders", checkFolder},
 }
 
 func checkCoverage(s *subject, r *reporter) {
@@ -154,8 +154,7 @@ func checkFolder(s *subject, r *reporter) {
 }
 
 // Synthetic is the rule that Together applies.
-var Synthetic = Rule{Name: "synthetic", Severity: Warning, About: "a computed bundle stands among measured ones of the same hardware",
-	figure: FigureProvenance}
+var Synthetic = Rule{Name: "synthetic", Severity: Warning, About: "a computed bundle stands among measured ones of the same hardware"}
 
 // Together finds what is wrong with a bundle only beside others, of which no
 // more than meta.yaml is used.

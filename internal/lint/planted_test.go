@@ -197,6 +197,11 @@ func TestPlantedFaults(t *testing.T) {
 			t.Errorf("no fault is planted for %s", rule.Name)
 		}
 	}
+	for name := range figures {
+		if !kinds[name] && name != Synthetic.Name {
+			t.Errorf("a figure is named for %s, which is no rule", name)
+		}
+	}
 	t.Logf("%d rules", len(kinds))
 }
 

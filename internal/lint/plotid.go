@@ -15,6 +15,13 @@ const (
 	FigureProvenance = "provenance"
 )
 
+// figures of rules whose findings are about a file as a whole, by the rule's
+// name; the others' is the file's.
+var figures = map[string]string{
+	"coverage": FigureCoverage, "missing-layer": FigureCoverage, "drift": FigureDrift,
+	"meta-folder": FigureProvenance, "synthetic": FigureProvenance,
+}
+
 // PlotID is the id of the report's figure of a row's table: tp1-dense-down_proj,
 // tp1-per_sequence-sampler, tp1-attention, tp1-moe, tp1-skew, tp1-skew_fit.
 func PlotID(k tidy.Key) string {

@@ -18,8 +18,8 @@ const (
 )
 
 var rooflineRules = []Rule{
-	{"too-fast", Error, "rows faster than the named device can be: a kernel that failed", checkTooFast, ""},
-	{"units", Error, "a layer's times are off by about 1,000", checkUnits, ""},
+	{"too-fast", Error, "rows faster than the named device can be: a kernel that failed", checkTooFast},
+	{"units", Error, "a layer's times are off by about 1,000", checkUnits},
 }
 
 // leastTimes gives the least time of rows in microseconds by the device's public

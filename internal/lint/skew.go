@@ -21,11 +21,11 @@ const (
 )
 
 var skewRules = []Rule{
-	{"t-max-below-mean", Error, "skew.csv: decodes at the largest length are faster than at the mean length", checkMaxBelowMean, ""},
-	{"skew-statistic", Error, "skew.csv holds sums where meta.yaml says means, or the reverse", checkStatistic, ""},
-	{"sweep-offset", Warning, "skew.csv and attention.csv differ where both hold the same batch", checkSweeps, ""},
-	{"few-samples", Warning, "alphas that rest on too few rows to be right", checkFewSamples, ""},
-	{"stale-fit", Warning, "skew_fit.csv is not the fit of this skew.csv", checkStaleFit, ""},
+	{"t-max-below-mean", Error, "skew.csv: decodes at the largest length are faster than at the mean length", checkMaxBelowMean},
+	{"skew-statistic", Error, "skew.csv holds sums where meta.yaml says means, or the reverse", checkStatistic},
+	{"sweep-offset", Warning, "skew.csv and attention.csv differ where both hold the same batch", checkSweeps},
+	{"few-samples", Warning, "alphas that rest on too few rows to be right", checkFewSamples},
+	{"stale-fit", Warning, "skew_fit.csv is not the fit of this skew.csv", checkStaleFit},
 }
 
 func checkMaxBelowMean(s *subject, r *reporter) {
