@@ -31,6 +31,13 @@ type record struct {
 	Env    string     `json:"env,omitempty"`
 	TP     int        `json:"tp,omitempty"`
 
+	// Plans and begins: the category, and of a plan its shots and the run's
+	// degrees. An end has its outcome as Message.
+	Category Category `json:"cat,omitempty"`
+	Done     int      `json:"done,omitempty"`
+	Total    int      `json:"total,omitempty"`
+	Degrees  []int    `json:"tps,omitempty"`
+
 	// Shots and anchors. Scope is empty where the measurement is shared by all
 	// that need a shot of this shape, else it names the one that does.
 	Scope     string        `json:"for,omitempty"`
@@ -53,13 +60,6 @@ type record struct {
 
 	// Blocks.
 	Redone bool `json:"redone,omitempty"`
-
-	// Plans and begins: the category, and of a plan its shots and the run's
-	// degrees. An end has its outcome as Message.
-	Category Category `json:"cat,omitempty"`
-	Done     int      `json:"done,omitempty"`
-	Total    int      `json:"total,omitempty"`
-	Degrees  []int    `json:"tps,omitempty"`
 }
 
 // layerRecord is one layer's samples in a shot.
