@@ -57,7 +57,7 @@ type Status struct {
 	// many there are.
 	Host    string `json:"host,omitempty"`
 	PID     int    `json:"pid,omitempty"`
-	Holders int    `json:"holders"`
+	Holders int    `json:"holders,omitempty"`
 	Parts   []Part `json:"parts"`
 	// NotPlanned are the degrees of the run whose plan is not made yet.
 	NotPlanned []int  `json:"tp_not_planned,omitempty"`
