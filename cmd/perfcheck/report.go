@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -52,10 +51,14 @@ func newReportCommand() *cobra.Command {
 					sources = append(sources, source)
 				}
 			}
-			if output == "-" {
-				return report.Write(cmd.OutOrStdout(), sources)
+			page, err := report.New(sources)
+			switch {
+			case err != nil:
+				return err
+			case output == "-":
+				return page.Write(cmd.OutOrStdout())
 			}
-			if err := atomicfile.Write(output, func(w io.Writer) error { return report.Write(w, sources) }); err != nil {
+			if err := atomicfile.Write(output, page.Write); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d bundles\n", output, len(sources))

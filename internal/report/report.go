@@ -38,17 +38,33 @@ type Source struct {
 	Folder string
 }
 
-// Write writes the report. A bundle that cannot be read whole is an error.
+// Write writes the report of bundles.
 func Write(w io.Writer, sources []Source) error {
+	r, err := New(sources)
+	if err != nil {
+		return err
+	}
+	return r.Write(w)
+}
+
+// Report is a page ready to be written.
+type Report struct{ page *page }
+
+// Write writes the page.
+func (r *Report) Write(w io.Writer) error { return r.page.write(w) }
+
+// New reads bundles and makes their page. One that cannot be read whole is an
+// error.
+func New(sources []Source) (*Report, error) {
 	if len(sources) == 0 || len(sources) > MaxBundles {
-		return fmt.Errorf("report: found %d bundles, expected 1 to %d", len(sources), MaxBundles)
+		return nil, fmt.Errorf("report: found %d bundles, expected 1 to %d", len(sources), MaxBundles)
 	}
 	p := &page{Title: "layerprof report"}
 	var all []*perfio.Bundle
 	for i, s := range sources {
 		b, err := perfio.ReadBundle(s.Files, ".")
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		b.Dir = s.Name
 		all = append(all, b)
@@ -56,14 +72,14 @@ func Write(w io.Writer, sources []Source) error {
 	}
 	for i, s := range sources {
 		if err := p.add(i, s, all); err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		if i > 0 {
 			p.compare(all[0], all[i], i)
 		}
 	}
 	p.finish()
-	return p.write(w)
+	return &Report{p}, nil
 }
 
 //go:embed assets
