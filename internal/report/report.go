@@ -21,6 +21,8 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"path"
+	"slices"
 
 	"github.com/layerprof/layerprof/internal/chart"
 	"github.com/layerprof/layerprof/perfio"
@@ -114,15 +116,19 @@ func asset(names ...string) (text, hash string, err error) {
 			return "", "", err
 		}
 		// A browser hashes the text with its line ends normalized.
-		all.Write(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")))
+		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+		if path.Base(name) == "LICENSE" { // goes with what it licenses
+			data = slices.Concat([]byte("/*!\n"), data, []byte("*/\n"))
+		}
+		all.Write(data)
 	}
 	sum := sha256.Sum256(all.Bytes())
 	return all.String(), "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", nil
 }
 
 func (p *page) write(w io.Writer) error {
-	style, styleHash, err1 := asset("uplot/uPlot.min.css", "report.css")
-	library, libraryHash, err2 := asset("uplot/uPlot.iife.min.js")
+	style, styleHash, err1 := asset("uplot/LICENSE", "uplot/uPlot.min.css", "report.css")
+	library, libraryHash, err2 := asset("uplot/LICENSE", "uplot/uPlot.iife.min.js")
 	script, scriptHash, err3 := asset("report.js")
 	// Marshal escapes <, > and &: no name ends the element.
 	data, err4 := json.Marshal(&p.Data)
