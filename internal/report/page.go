@@ -164,7 +164,7 @@ func (v *bundleView) Headline() *fact {
 	if best == nil {
 		return nil
 	}
-	return &fact{fmt.Sprintf("error of %s, p50 / p90 (%s)", best.Layer, best.Rule), fmt.Sprintf("%.1f%% / %.1f%%", best.P50, best.P90)}
+	return &fact{fmt.Sprintf("error of %s, %s, against %s, p50 / p90", best.Layer, best.Rule, best.Source), fmt.Sprintf("%.1f%% / %.1f%%", best.P50, best.P90)}
 }
 
 // Cut reports whether a limit of the page kept something of the bundle out.

@@ -129,7 +129,7 @@ func TestPageShowsTheBundle(t *testing.T) {
 	b.choose("#attention", "Show", "us")
 
 	// Errors are those of `perfcheck accuracy --shots`: the README's figures.
-	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, p50 / p90 (accurate)") || !strings.Contains(got, "1.7% / 4.5%") {
+	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, accurate, against validation.jsonl, p50 / p90") || !strings.Contains(got, "1.7% / 4.5%") {
 		t.Errorf("the overview says %q", got)
 	}
 	_, rows = b.table("#judged figure:nth-of-type(2)")
