@@ -26,10 +26,13 @@ const (
 
 // Limits of what is judged while a page is made.
 const (
-	maxJudgedRows    = 200_000 // of an attention.csv
-	maxJudgedBatch   = 5_000
-	maxJudgedCases   = 1_500 // of a skew.csv
-	maxJudgedDecodes = 4096  // of a case
+	maxJudgedRows  = 200_000 // of an attention.csv
+	maxJudgedBatch = 5_000
+	maxJudgedCases = 1_500 // of a skew.csv
+	// maxFittedRows of attention.csv, beyond the first degree's, the accurate rules
+	// are fitted on for the sake of skew.csv: a degree of 20,000 takes half a second.
+	maxFittedRows    = 30_000
+	maxJudgedDecodes = 4096 // of a case
 	histogramBins    = 41
 )
 
@@ -98,6 +101,7 @@ type judging struct {
 	bundle int
 	list   []*judged
 	left   []string // what was left out
+	fitted int      // rows of attention.csv that the accurate rules were fitted on
 }
 
 func (g *judging) leaveOut(format string, args ...any) {
@@ -215,7 +219,12 @@ func (g *judging) skew(b *perfio.Bundle, tp *perfio.TP) error {
 	meta := b.Meta.Clone()
 	meta.Delete("skew_fit")
 	grid := &perfio.Bundle{Dir: b.Dir, Meta: meta, TPs: []perfio.TP{{Degree: tp.Degree, Attention: tp.Attention}}}
-	lookups, err := judge.OpenLookups(grid, judge.Options{Rules: []string{"accurate", "parity"}})
+	rules := []string{"accurate", "parity"}
+	if g.fitted += len(tp.Attention); g.fitted > maxFittedRows && g.fitted > len(tp.Attention) {
+		rules = []string{"parity"}
+		g.leaveOut("tp%d: predictions by the accurate rules, whose fit takes its time; perfcheck accuracy has them", tp.Degree)
+	}
+	lookups, err := judge.OpenLookups(grid, judge.Options{Rules: rules})
 	if err == nil {
 		g.shots(lookups, tp.Degree, shots, fromSkew)
 	}
