@@ -75,13 +75,17 @@ func (p *pass) closeBlock(ctx context.Context) ([]*task, error) {
 	if math.Abs(moved-1) <= p.DriftThreshold || p.MaxRedo < 0 {
 		return nil, nil
 	}
+	// The block counts as a whole, and so does its bound: shots of earlier blocks
+	// that were measured again stand among new ones where an engine was lost.
 	var redo []*task
+	bounded := true
 	for _, t := range p.inBlock {
-		if t.redos < p.MaxRedo && !slices.Contains(redo, t) {
+		if !slices.Contains(redo, t) {
 			redo = append(redo, t)
 		}
+		bounded = bounded && t.redos >= p.MaxRedo
 	}
-	if len(redo) == 0 {
+	if bounded {
 		return nil, nil // bounded: the correction by the anchors has to do
 	}
 	// What was measured in the block counts no more from here on; all of the

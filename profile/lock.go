@@ -61,6 +61,23 @@ type lockHolder struct {
 	Beat      int    `json:"beat"`
 }
 
+// parseHolder reads a lock. Locks are placed whole: one that cannot be read is
+// damaged, and watched like one of another host.
+func parseHolder(text []byte) (h lockHolder) {
+	_ = json.Unmarshal(text, &h)
+	return h
+}
+
+// sameHost: the holder's process can be looked up here.
+func (h lockHolder) sameHost(self lockHolder) bool {
+	return h.PID > 0 && h.Boot != "" && h.Boot == self.Boot && h.Namespace == self.Namespace && h.Host == self.Host
+}
+
+// alive reports whether a holder of this host still runs.
+func (h lockHolder) alive() bool {
+	return processStart(h.PID) == h.Started && h.Started != ""
+}
+
 // LockedError says who works on a bundle.
 type LockedError struct {
 	Path string
@@ -123,13 +140,10 @@ func (l *Lock) removeStale() error {
 	if err != nil {
 		return err
 	}
-	var holder lockHolder
-	// Locks are placed whole: one that cannot be read is damaged, and watched
-	// like one of another host.
-	_ = json.Unmarshal(text, &holder)
+	holder := parseHolder(text)
 	alive := false
-	if holder.PID > 0 && holder.Boot != "" && holder.Boot == l.self.Boot && holder.Namespace == l.self.Namespace && holder.Host == l.self.Host {
-		alive = processStart(holder.PID) == holder.Started && holder.Started != ""
+	if holder.sameHost(l.self) {
+		alive = holder.alive()
 	} else {
 		alive = l.changes(text)
 	}

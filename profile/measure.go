@@ -48,7 +48,8 @@ func (r *runner) measure(ctx context.Context) error {
 		}
 		d.written = d.written && len(todo) == 0
 		p := &pass{runner: r, category: category, total: total, done: total - len(todo)}
-		if err := errors.Join(p.run(ctx, todo), p.commit()); err != nil {
+		begin := &record{Kind: recordBegin, TimeMS: r.Now().UnixMilli(), TP: d.tp, Category: category}
+		if err := errors.Join(r.journal.append(begin), p.run(ctx, todo), p.commit()); err != nil {
 			return err
 		}
 		r.emit(Event{Kind: EventCategory, Category: category, Done: p.done, Total: total})
@@ -75,6 +76,10 @@ func (r *runner) announce(category Category) {
 	}
 	r.report.Reused += done
 	if total > 0 {
+		// The journal keeps the error of a failed write for the next commit.
+		_ = r.journal.append(&record{
+			Kind: recordPlan, TimeMS: r.Now().UnixMilli(), TP: r.degree.tp, Category: category, Done: done, Total: total, Degrees: r.TPs,
+		})
 		r.emit(Event{Kind: EventPlanned, Category: category, Done: done, Total: total})
 	}
 }

@@ -17,6 +17,10 @@ const (
 	recordShot        recordKind = "shot"   // what came of one shot
 	recordAnchor      recordKind = "anchor" // what came of one anchor shot
 	recordBlock       recordKind = "block"  // the end of a block of shots
+	// What follows tells who watches a run; nothing is derived from it.
+	recordPlan  recordKind = "plan"  // how many shots a category has, and how many were measured before
+	recordBegin recordKind = "begin" // a category's shots follow
+	recordEnd   recordKind = "end"   // the run ended by itself
 )
 
 // record is one line of a journal. Times are wall clock, for people: nothing is
@@ -26,6 +30,13 @@ type record struct {
 	TimeMS int64      `json:"t,omitempty"`
 	Env    string     `json:"env,omitempty"`
 	TP     int        `json:"tp,omitempty"`
+
+	// Plans and begins: the category, and of a plan its shots and the run's
+	// degrees. An end has its outcome as Message.
+	Category Category `json:"cat,omitempty"`
+	Done     int      `json:"done,omitempty"`
+	Total    int      `json:"total,omitempty"`
+	Degrees  []int    `json:"tps,omitempty"`
 
 	// Shots and anchors. Scope is empty where the measurement is shared by all
 	// that need a shot of this shape, else it names the one that does.

@@ -119,7 +119,30 @@ func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)
 	for _, d := range journal.Damages {
 		r.warn("%v: skipped; what it held is measured again", d)
 	}
-	return report, r.run(ctx)
+	err = r.run(ctx)
+	return report, errors.Join(err, r.noteEnd(err))
+}
+
+// How a run ended, as its journal tells who watches.
+const (
+	EndComplete = "complete"
+	EndPartial  = "partial"
+)
+
+// noteEnd writes down that the run ended, and how. A run that was killed ends
+// without.
+func (r *runner) noteEnd(err error) error {
+	outcome := EndComplete
+	switch {
+	case err != nil:
+		outcome = err.Error()
+	case r.report.Partial():
+		outcome = EndPartial
+	}
+	if r.journal.err != nil {
+		return nil // which is why the run ended
+	}
+	return r.journal.append(&record{Kind: recordEnd, TimeMS: r.Now().UnixMilli(), Message: outcome})
 }
 
 // runner is one run.

@@ -76,6 +76,12 @@ func (r *runner) runSteps(ctx context.Context) error {
 
 func (s *stepRun) tell(e Event) {
 	e.TP, e.Category, e.Done, e.Total = stepsTP, Step, s.done, s.total
+	if e.Kind == EventPlanned || e.Kind == EventShot {
+		// For who watches. The journal keeps the error of a failed write for the next sync.
+		_ = s.journal.append(&record{
+			Kind: recordPlan, TimeMS: s.Now().UnixMilli(), TP: stepsTP, Category: Step, Done: s.done, Total: s.total, Degrees: s.TPs,
+		})
+	}
 	s.emit(e)
 }
 

@@ -47,7 +47,7 @@ func fitSteps(walk Walk, mode StepMode, rows []perfio.StepRow) ([]stepmodel.Term
 		case !mode.Async():
 			all = append(all, stepmodel.FitSync(fitted))
 		case StepMode(rows[0].Mode) != mode:
-			all = append(all, stepmodel.FitSync(fitted).Ahead(fitted[0].HeadUS))
+			all = append(all, stepmodel.FitSync(fitted).Ahead(fitted))
 		default:
 			t := stepmodel.FitAsync(fitted)
 			if !t.Parts {

@@ -4,57 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/layerprof/layerprof/internal/inspection"
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/traceloader"
 )
-
-// inspection is what `inspect --json` prints.
-type inspection struct {
-	Path       string                   `json:"path"`
-	Hardware   string                   `json:"hardware"`
-	Model      string                   `json:"model"`
-	Variant    string                   `json:"variant"`
-	Origin     string                   `json:"origin"`
-	Provenance map[string]string        `json:"provenance"`
-	Limits     perfio.EngineLimits      `json:"limits"`
-	TPs        []tpInspection           `json:"tps"`
-	Coverage   []traceloader.TPCoverage `json:"coverage"`
-	Warnings   []string                 `json:"warnings,omitempty"`
-}
-
-type tpInspection struct {
-	TP   int            `json:"tp"`
-	Rows map[string]int `json:"rows"`
-	// StepModes are the modes that whole steps were measured in.
-	StepModes []string       `json:"step_modes,omitempty"`
-	Gaps      *gridGaps      `json:"attention_gaps,omitempty"`
-	SkewFit   *skewFitErrors `json:"skew_fit,omitempty"`
-}
-
-// gridGaps counts what the attention grid lacks of the product of its axes.
-type gridGaps struct {
-	Measured int `json:"measured"`
-	// Product is every combination of the axes' values that could be measured:
-	// a prefill history needs a chunk, a decode length a decode.
-	Product int `json:"product"`
-	Missing int `json:"missing"`
-}
-
-type skewFitErrors struct {
-	Buckets      int     `json:"buckets"`
-	NSamples     int     `json:"n_samples"`
-	AlphaDefault float64 `json:"alpha_default"`
-	RelErrP50    float64 `json:"rel_err_p50"`
-	RelErrP90    float64 `json:"rel_err_p90"`
-	RelErrP99    float64 `json:"rel_err_p99"`
-	SignedMean   float64 `json:"signed_mean"`
-}
 
 func newInspectCommand() *cobra.Command {
 	return &cobra.Command{
@@ -71,14 +29,18 @@ func newInspectCommand() *cobra.Command {
 					return err
 				}
 				for _, dir := range dirs {
-					found, err := inspect(dir)
+					bundle, err := readBundle(dir)
+					if err != nil {
+						return err
+					}
+					found, err := inspection.Of(bundle)
 					if err != nil {
 						return err
 					}
 					if asJSON {
 						err = json.NewEncoder(cmd.OutOrStdout()).Encode(found)
 					} else {
-						err = found.print(cmd.OutOrStdout())
+						err = printInspection(cmd.OutOrStdout(), found)
 					}
 					if err != nil {
 						return err
@@ -90,79 +52,7 @@ func newInspectCommand() *cobra.Command {
 	}
 }
 
-func inspect(dir string) (*inspection, error) {
-	bundle, err := readBundle(dir)
-	if err != nil {
-		return nil, err
-	}
-	// Lenient: a layer that the sequence names and nobody measured is shown, not refused.
-	table, err := traceloader.New(bundle, traceloader.Options{Lenient: true})
-	if err != nil {
-		return nil, err
-	}
-	meta := bundle.Meta
-	out := &inspection{
-		Path: dir, Hardware: meta.Hardware(), Model: meta.Model(), Variant: meta.Variant(), Origin: meta.Origin(),
-		Limits: meta.Limits(), Coverage: table.Coverage().TPs, Warnings: table.Warnings(),
-		Provenance: map[string]string{},
-	}
-	for name, value := range map[string]string{
-		"gpu": meta.GPU(), "profiled_at": meta.ProfiledAt(), "vllm_version": meta.VLLMVersion(), "cuda_version": meta.CUDAVersion(),
-		"attention_backend": meta.AttentionBackend(), "model_runner": meta.ModelRunner(), "architecture": meta.Architecture(),
-		"skew_statistic": meta.SkewStatistic(),
-	} {
-		if value != "" {
-			out.Provenance[name] = value
-		}
-	}
-	for _, w := range bundle.Warnings {
-		out.Warnings = append(out.Warnings, w.Error())
-	}
-	fit := meta.SkewFit()
-	for i := range bundle.TPs {
-		tp := &bundle.TPs[i]
-		one := tpInspection{TP: tp.Degree, Rows: map[string]int{
-			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
-			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "step": len(tp.Steps),
-		}}
-		for _, mode := range perfio.StepModes() {
-			if slices.ContainsFunc(tp.Steps, func(r perfio.StepRow) bool { return r.Mode == mode }) {
-				one.StepModes = append(one.StepModes, mode)
-			}
-		}
-		if len(tp.Attention) > 0 {
-			one.Gaps = findGaps(tp.Attention)
-		}
-		if fit != nil && fit.Enabled {
-			for _, f := range fit.PerTP {
-				if f.Degree == tp.Degree {
-					one.SkewFit = &skewFitErrors{len(tp.SkewFit), f.NSamples, f.AlphaDefault, f.RelErrP50, f.RelErrP90, f.RelErrP99, f.SignedMean}
-				}
-			}
-		}
-		out.TPs = append(out.TPs, one)
-	}
-	return out, nil
-}
-
-func findGaps(rows []perfio.AttentionRow) *gridGaps {
-	chunks, histories := map[int]bool{}, map[int]bool{}
-	decodes, lengths := map[int]bool{}, map[int]bool{}
-	for _, r := range rows {
-		if r.PrefillChunk > 0 {
-			chunks[r.PrefillChunk], histories[r.KVPrefill] = true, true
-		}
-		if r.NDecode > 0 {
-			decodes[r.NDecode], lengths[r.KVDecode] = true, true
-		}
-	}
-	prefill, decode := len(chunks)*len(histories), len(decodes)*len(lengths)
-	g := &gridGaps{Measured: len(rows), Product: prefill + decode + prefill*decode}
-	g.Missing = g.Product - g.Measured
-	return g
-}
-
-func (in *inspection) print(out io.Writer) error {
+func printInspection(out io.Writer, in *inspection.Inspection) error {
 	fmt.Fprintf(out, "%s\n  %s, %s, %s", in.Path, orUnknown(in.Hardware), orUnknown(in.Model), orUnknown(in.Variant))
 	if in.Origin != perfio.OriginMeasured {
 		fmt.Fprintf(out, "  [%s: not measured on this hardware]", strings.ToUpper(in.Origin))

@@ -11,6 +11,8 @@
 //	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together
 //	perfcheck export PATH…            every measurement as one tidy CSV
 //	perfcheck plot --bundle B LOOKUP  measured latencies drawn, as text or PNG
+//	perfcheck report BUNDLE… -o FILE  bundles shown in one HTML file
+//	perfcheck watch DIR               a running profile, followed by its journal
 //	perfcheck pack BUNDLE -o FILE     a bundle as one file; unpack FILE FOLDER is the way back
 //
 // Exit status: 0 good, 1 failed, 2 wrong usage, 5 a check found something.
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, errProblems):
 		return exitProblems
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "perfcheck: %v\nRun 'perfcheck --help' for usage.\n", err)
+		fmt.Fprintf(stderr, "perfcheck: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
 		fmt.Fprintf(stderr, "perfcheck: %v\n", err)

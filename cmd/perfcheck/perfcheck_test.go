@@ -12,6 +12,7 @@ import (
 
 	"github.com/layerprof/layerprof/internal/archive"
 	"github.com/layerprof/layerprof/internal/bundletest"
+	"github.com/layerprof/layerprof/internal/inspection"
 )
 
 // call runs the program in process.
@@ -208,7 +209,7 @@ func TestInspect(t *testing.T) {
 	if status != exitOK {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
-	var got inspection
+	var got inspection.Inspection
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,8 @@ func newPlotCommand() *cobra.Command {
 			"  dense LAYER | per_sequence LAYER        a curve\n" +
 			"  attention PREFILL_CHUNK KV_PREFILL      a heat map over kv_decode and n_decode\n" +
 			"  moe                                     a heat map over activated experts and tokens",
+		Example: "  perfcheck plot --bundle perf/H200/Qwen/Qwen3-32B/bf16 dense down_proj\n" +
+			"  perfcheck plot --bundle llama.tar.zst --tp 2 attention 512 0 -o attention.png",
 		Args: minArgs(1, "dense, per_sequence, attention or moe"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if bundle == "" {

@@ -18,6 +18,7 @@ func newRootCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.AddCommand(newReportCommand(), newWatchCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().Bool("json", false, "print machine-readable JSON on standard output")
 	root.AddCommand(newValidateCommand(), newInspectCommand(), newQueryCommand(), newAccuracyCommand(), newCalibrateCommand())

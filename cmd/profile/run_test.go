@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -264,5 +265,20 @@ func TestSecretsAreNotSaved(t *testing.T) {
 	got := publicPairs("VLLM_USE_V1=1,HF_TOKEN=hf_abc,my_api_key=x,A=b")
 	if got != "VLLM_USE_V1=1,A=b" {
 		t.Errorf("saved %q", got)
+	}
+}
+
+// A device that drifts while shots fail: blocks are cut where an engine is
+// lost, so that shots which were measured again stand beside new ones. The run
+// is complete all the same.
+func TestDriftBesideFailures(t *testing.T) {
+	source := smallBundle(t)
+	for seed := range 4 {
+		out := t.TempDir()
+		got := runCommand(t, append([]string{"run", "--out", out, "--retries", "6", "--iterations", "2",
+			"--driver", fmt.Sprintf("replay:%s,noise=0.02,drift=0.03,fail=0.02,seed=%d", source, seed)}, smallSweep("--skip-skew")...)...)
+		if got.status != exitOK {
+			t.Errorf("seed %d: status %d: %s", seed, got.status, got.stderr)
+		}
 	}
 }

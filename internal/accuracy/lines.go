@@ -47,17 +47,27 @@ func linesOf(rows []perfio.AttentionRow, axis func(perfio.AttentionRow) int) []l
 	return out
 }
 
-// judge predicts each interior point from the others of its line.
-func (l line) judge(axis func(perfio.AttentionRow) int, rules LineRules, e *Errors) {
-	for i := 1; i < len(l)-1; i++ {
-		var xs []int
-		var ys []float64
-		for j, r := range l {
-			if j != i {
-				xs, ys = append(xs, axis(r)), append(ys, r.TimeUS)
-			}
+// each predicts each interior point from the others of its line.
+func (l line) each(axis func(perfio.AttentionRow) int, rules LineRules, yield func(r perfio.AttentionRow, predictedUS float64)) {
+	// All points but the one at i: at first without the point at 1.
+	xs, ys := make([]int, 0, len(l)), make([]float64, 0, len(l))
+	for j, r := range l {
+		if j != 1 {
+			xs, ys = append(xs, axis(r)), append(ys, r.TimeUS)
 		}
-		e.add(rules.Line(xs, ys, axis(l[i])), true, l[i].TimeUS)
+	}
+	for i := 1; i < len(l)-1; i++ {
+		yield(l[i], rules.Line(xs, ys, axis(l[i])))
+		xs[i], ys[i] = axis(l[i]), l[i].TimeUS // in place of the next one
+	}
+}
+
+// LeaveOneOut hands over each row of attention.csv that test T3 or T4 leaves
+// out of its line, with what line rules predict from the rest of the line.
+func LeaveOneOut(rows []perfio.AttentionRow, test string, rules LineRules, yield func(r perfio.AttentionRow, predictedUS float64)) {
+	axis := axisOf(test)
+	for _, l := range linesOf(rows, axis) {
+		l.each(axis, rules, yield)
 	}
 }
 

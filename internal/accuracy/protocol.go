@@ -60,15 +60,12 @@ func Run(d Data, rules Rules, o Options) ([]Result, error) {
 func run(d Data, rules Rules, test string) (*Errors, error) {
 	e := new(Errors)
 	if test == "T3" || test == "T4" {
-		axis := axisOf(test)
-		lines := linesOf(d.Attention, axis)
 		if lr, ok := rules.(LineRules); ok {
-			for _, l := range lines {
-				l.judge(axis, lr, e)
-			}
+			LeaveOneOut(d.Attention, test, lr, func(r perfio.AttentionRow, us float64) { e.add(us, true, r.TimeUS) })
 			return e, nil
 		}
-		return e, judge(lineSplits(d, lines, axis), rules, e)
+		axis := axisOf(test)
+		return e, judge(lineSplits(d, linesOf(d.Attention, axis), axis), rules, e)
 	}
 	return e, judge(splits(d, test), rules, e)
 }

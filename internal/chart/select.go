@@ -2,8 +2,10 @@ package chart
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/layerprof/layerprof/perfio"
 )
@@ -21,29 +23,30 @@ const latency = "latency, us"
 
 // Dense is a layer's measured times over tokens.
 func Dense(b *perfio.Bundle, tp *perfio.TP, layer string) (*Curve, error) {
-	times := map[int]float64{}
+	times, names := map[int]float64{}, map[string]bool{}
 	for _, r := range tp.Dense {
-		if r.Layer == layer {
+		if names[r.Layer] = true; r.Layer == layer {
 			times[r.Tokens] = r.TimeUS
 		}
 	}
-	return curve(b, tp, layer, "tokens", times)
+	return curve(b, tp, layer, "tokens", times, names)
 }
 
 // PerSequence is a layer's measured times over sequences.
 func PerSequence(b *perfio.Bundle, tp *perfio.TP, layer string) (*Curve, error) {
-	times := map[int]float64{}
+	times, names := map[int]float64{}, map[string]bool{}
 	for _, r := range tp.PerSequence {
-		if r.Layer == layer {
+		if names[r.Layer] = true; r.Layer == layer {
 			times[r.Sequences] = r.TimeUS
 		}
 	}
-	return curve(b, tp, layer, "sequences", times)
+	return curve(b, tp, layer, "sequences", times, names)
 }
 
-func curve(b *perfio.Bundle, tp *perfio.TP, layer, axis string, times map[int]float64) (*Curve, error) {
+func curve(b *perfio.Bundle, tp *perfio.TP, layer, axis string, times map[int]float64, names map[string]bool) (*Curve, error) {
 	if len(times) == 0 {
-		return nil, fmt.Errorf("%s: tp%d: found no rows of %q over %s", b.Dir, tp.Degree, layer, axis)
+		return nil, fmt.Errorf("%s: tp%d: found no rows of %q over %s, expected one of: %s", b.Dir, tp.Degree, layer, axis,
+			few(slices.Sorted(maps.Keys(names))))
 	}
 	c := &Curve{Title: title(b, tp.Degree, layer), XLabel: axis, YLabel: latency}
 	for _, x := range sortedKeys(times) {
@@ -55,13 +58,23 @@ func curve(b *perfio.Bundle, tp *perfio.TP, layer, axis string, times map[int]fl
 // Attention is the measured grid at one chunk and history: decodes over their
 // length, and with no decodes (a pure prefill) as the first row and column.
 func Attention(b *perfio.Bundle, tp *perfio.TP, chunk, history int) (*HeatMap, error) {
-	at := map[[2]int]float64{}
+	at, chunks, histories := map[[2]int]float64{}, map[int]bool{}, map[int]bool{}
 	for _, r := range tp.Attention {
-		if r.PrefillChunk == chunk && r.KVPrefill == history {
+		chunks[r.PrefillChunk] = true
+		if r.PrefillChunk != chunk {
+			continue
+		}
+		if histories[r.KVPrefill] = true; r.KVPrefill == history {
 			at[[2]int{r.KVDecode, r.NDecode}] = r.TimeUS
 		}
 	}
 	what := fmt.Sprintf("attention, prefill_chunk %d, kv_prefill %d", chunk, history)
+	if name, had := "prefill_chunk", chunks; len(at) == 0 && len(tp.Attention) > 0 {
+		if len(histories) > 0 {
+			name, had = "kv_prefill", histories
+		}
+		return nil, fmt.Errorf("%s: tp%d: found no rows of %s, expected %s one of: %s", b.Dir, tp.Degree, what, name, few(slices.Sorted(maps.Keys(had))))
+	}
 	return heatMap(b, tp, what, "kv_decode", "n_decode", at)
 }
 
@@ -94,6 +107,20 @@ func heatMap(b *perfio.Bundle, tp *perfio.TP, what, x, y string, at map[[2]int]f
 		h.Z = append(h.Z, line)
 	}
 	return h, nil
+}
+
+// few lists values, of many the first.
+func few[T any](list []T) string {
+	const most = 40
+	more := ""
+	if len(list) > most {
+		list, more = list[:most], ", ..."
+	}
+	parts := make([]string, len(list))
+	for i, v := range list {
+		parts[i] = fmt.Sprint(v)
+	}
+	return Printable(strings.Join(parts, ", ")) + more
 }
 
 func sortedKeys(m map[int]float64) []int {

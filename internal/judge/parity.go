@@ -3,6 +3,7 @@ package judge
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 
@@ -66,10 +67,8 @@ func withFit(m *perfio.Meta, tp perfio.TP, skew []perfio.SkewRow) (*perfio.Bundl
 
 // Line is the straight line between the two neighbours.
 func (parityRules) Line(xs []int, ys []float64, q int) float64 {
-	i := 1
-	for i < len(xs)-1 && xs[i] < q {
-		i++
-	}
+	i, _ := slices.BinarySearch(xs[1:len(xs)-1], q)
+	i++
 	return ys[i-1] + float64(q-xs[i-1])/float64(xs[i]-xs[i-1])*(ys[i]-ys[i-1])
 }
 

@@ -32,7 +32,8 @@ type axis struct {
 	at   func(*tidy.Key) *int
 }
 
-var gridAxes = []axis{
+// gridAxes in the order of the keys.
+var gridAxes = [4]axis{
 	{"prefill_chunk", func(k *tidy.Key) *int { return &k.PrefillChunk }},
 	{"kv_prefill", func(k *tidy.Key) *int { return &k.KVPrefill }},
 	{"n_decode", func(k *tidy.Key) *int { return &k.NDecode }},
@@ -43,30 +44,43 @@ var gridAxes = []axis{
 // differ in that key only, ascending. Rows where the key is 0 for want of a
 // chunk or of decodes are no part of a line.
 func (s *subject) gridLines(degree int, do func(axis int, line []*tidy.Row)) {
+	if _, ok := s.lines[degree]; !ok {
+		s.lines[degree] = s.findLines(degree)
+	}
+	for i, lines := range s.lines[degree] {
+		for _, line := range lines {
+			do(i, line)
+		}
+	}
+}
+
+// findLines are the lines of a degree by axis.
+func (s *subject) findLines(degree int) (out [4][][]*tidy.Row) {
 	for i, a := range gridAxes {
-		lines := map[tidy.Key][]*tidy.Row{}
-		var order []tidy.Key
+		at := map[[4]int]int{} // into out[i]
 		for j := range s.rows {
 			row := &s.rows[j]
 			if row.Table != "attention" || row.TP != degree {
 				continue
 			}
-			key := row.Key
-			if *a.at(&key) == 0 && (a.name != "kv_prefill" || key.PrefillChunk == 0) {
+			if *a.at(&row.Key) == 0 && (a.name != "kv_prefill" || row.PrefillChunk == 0) {
 				continue
 			}
-			*a.at(&key) = -1
-			if lines[key] == nil {
-				order = append(order, key)
+			key := [4]int{row.PrefillChunk, row.KVPrefill, row.NDecode, row.KVDecode}
+			key[i] = -1
+			n, ok := at[key]
+			if !ok {
+				n = len(out[i])
+				at[key] = n
+				out[i] = append(out[i], nil)
 			}
-			lines[key] = append(lines[key], row)
+			out[i][n] = append(out[i][n], row)
 		}
-		for _, key := range order {
-			line := lines[key]
+		for _, line := range out[i] {
 			slices.SortStableFunc(line, func(x, y *tidy.Row) int { return *a.at(&x.Key) - *a.at(&y.Key) })
-			do(i, line)
 		}
 	}
+	return out
 }
 
 func checkGridFalling(s *subject, r *reporter) {

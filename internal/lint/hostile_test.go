@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -31,5 +32,36 @@ func TestHostile(t *testing.T) {
 		if len(f.Places) > MaxPlaces {
 			t.Fatalf("%+v", f)
 		}
+	}
+}
+
+// What is there to be copied into a shell runs nothing of a bundle's names.
+func TestAgainIsQuoted(t *testing.T) {
+	for name, want := range map[string]string{
+		"meta-llama/Llama-3.1-8B": "meta-llama/Llama-3.1-8B",
+		"":                        "''",
+		"a b":                     "'a b'",
+		"$(touch pwned)`id`":      "'$(touch pwned)`id`'",
+		"it's; rm -rf ~ #":        `'it'\''s; rm -rf ~ #'`,
+		"-x\n\u202e":              "'-x\n\u202e'",
+	} {
+		if got := shellWord(name); got != want {
+			t.Errorf("%q: got %s, want %s", name, got, want)
+		}
+	}
+	b := cleanBundle(t)
+	set(b, "$(touch pwned)", "model")
+	dense(b, 1, "rotary_emb", 5, 128, 128)
+	found := false
+	for _, f := range Check(b) {
+		if f.Again != "" && strings.Contains(f.Again, "touch") {
+			found = true
+			if !strings.Contains(f.Again, "--model '$(touch pwned)' ") {
+				t.Errorf("again: %s", f.Again)
+			}
+		}
+	}
+	if !found {
+		t.Error("no finding says how to measure again")
 	}
 }

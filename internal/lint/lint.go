@@ -6,6 +6,7 @@ package lint
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -38,8 +39,14 @@ func (p Place) String() string {
 
 // Finding is one thing that is wrong.
 type Finding struct {
+	// ID is unique among the findings of a bundle, and the same for the same
+	// finding of the same bundle; `perfcheck report` has it as the id of the
+	// finding's row. It is made of letters, digits and "._-".
+	ID       string   `json:"id"`
 	Rule     string   `json:"rule"`
 	Severity Severity `json:"severity"`
+	// Plot is the id of the report's figure that shows the rows; see PlotID.
+	Plot string `json:"plot"`
 	// Places are the rows, at most MaxPlaces of them; the first is the worst or
 	// the first of a range.
 	Places []Place `json:"places"`
@@ -47,6 +54,9 @@ type Finding struct {
 	Reason string  `json:"reason"`
 	// Again is how to measure the rows anew, "" where that does not help.
 	Again string `json:"again,omitempty"`
+	// Keys are the rows' own, one for each of Places, where Places are rows of
+	// dense, per_sequence, attention or moe.
+	Keys []tidy.Key `json:"-"`
 }
 
 // MaxPlaces bounds how many lines of one finding are listed.
@@ -70,7 +80,7 @@ func Check(b *perfio.Bundle) []Finding {
 	s := newSubject(b)
 	var out []Finding
 	for _, rule := range Rules() {
-		r := &reporter{rule: rule, s: s}
+		r := newReporter(rule, s)
 		rule.check(s, r)
 		out = append(out, r.found...)
 	}
@@ -81,13 +91,14 @@ func Check(b *perfio.Bundle) []Finding {
 type subject struct {
 	*perfio.Bundle
 	rows  []tidy.Row
-	spec  *hardware.Spec       // nil: not known
-	arch  *perfio.Architecture // nil: not shipped
-	model *perfio.ModelConfig  // nil: not shipped
+	spec  *hardware.Spec           // nil: not known
+	arch  *perfio.Architecture     // nil: not shipped
+	model *perfio.ModelConfig      // nil: not shipped
+	lines map[int][4][][]*tidy.Row // by degree and axis, once asked for
 }
 
 func newSubject(b *perfio.Bundle) *subject {
-	s := &subject{Bundle: b, rows: tidy.Rows(b)}
+	s := &subject{Bundle: b, rows: tidy.Rows(b), lines: map[int][4][][]*tidy.Row{}}
 	if spec, ok := hardware.ByName(b.Meta.GPU()); ok {
 		s.spec = spec
 	} else if spec, ok := hardware.ByKey(b.Meta.Hardware()); ok && b.Meta.GPU() == "" {
@@ -97,8 +108,11 @@ func newSubject(b *perfio.Bundle) *subject {
 	if arch, err := perfio.LoadArchitecture(b.Meta.Architecture()); err == nil {
 		s.arch = arch
 	}
-	if model, err := perfio.LoadModelConfig(b.Meta.Model()); err == nil {
-		s.model = model
+	// A bundle names a shipped config, and no file of this machine.
+	if name := b.Meta.Model(); slices.Contains(perfio.ModelConfigs(), name) {
+		if model, err := perfio.LoadModelConfig(name); err == nil {
+			s.model = model
+		}
 	}
 	return s
 }
@@ -142,14 +156,21 @@ type reporter struct {
 	rule  Rule
 	s     *subject
 	found []Finding
+	ids   map[string]int // how many findings had this id
+}
+
+func newReporter(rule Rule, s *subject) *reporter {
+	return &reporter{rule: rule, s: s, ids: map[string]int{}}
 }
 
 // rows reports rows of one table.
 func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
-	f := r.finding(fmt.Sprintf(format, args...))
+	plot := PlotID(rows[0].Key)
+	f := r.finding(plot, plot, fmt.Sprintf(format, args...))
 	f.Rows = len(rows)
 	for _, row := range rows[:min(len(rows), MaxPlaces)] {
 		f.Places = append(f.Places, Place{r.file(row.File()), row.Line})
+		f.Keys = append(f.Keys, row.Key)
 	}
 	f.Again = r.again(rows[0].TP, rows[0].Table)
 	r.found = append(r.found, f)
@@ -157,13 +178,23 @@ func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
 
 // place reports a file as a whole, or one line of it.
 func (r *reporter) place(file string, line int, again, format string, args ...any) {
-	f := r.finding(fmt.Sprintf(format, args...))
+	about := strings.ReplaceAll(strings.TrimSuffix(file, path.Ext(file)), "/", "-") // tp1-skew, meta
+	plot := figures[r.rule.Name]
+	if plot == "" {
+		plot = about
+	}
+	f := r.finding(about, plot, fmt.Sprintf(format, args...))
 	f.Places, f.Again = []Place{{r.file(file), line}}, again
 	r.found = append(r.found, f)
 }
 
-func (r *reporter) finding(reason string) Finding {
-	return Finding{Rule: r.rule.Name, Severity: r.rule.Severity, Reason: reason}
+func (r *reporter) finding(about, plot, reason string) Finding {
+	id := r.rule.Name + "-" + about
+	r.ids[id]++
+	if n := r.ids[id]; n > 1 {
+		id = fmt.Sprintf("%s-%d", id, n)
+	}
+	return Finding{ID: id, Rule: r.rule.Name, Severity: r.rule.Severity, Plot: plot, Reason: reason}
 }
 
 func (r *reporter) file(name string) string {
@@ -185,5 +216,17 @@ func (r *reporter) again(tp int, table string) string {
 		dir = "BUNDLE"
 	}
 	return fmt.Sprintf("profile run --model %s --hardware %s --tp %d --only %s --from-bundle %s --out NEW_ROOT --driver …",
-		r.s.Meta.Model(), r.s.Meta.Hardware(), tp, table, dir)
+		shellWord(r.s.Meta.Model()), shellWord(r.s.Meta.Hardware()), tp, table, shellWord(dir))
+}
+
+// shellWord quotes a name for the shell, where it needs that: a bundle's names
+// are a stranger's, and the command is there to be copied.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/-+:@%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -168,7 +168,7 @@ func Together(b *perfio.Bundle, others []*perfio.Bundle) []Finding {
 	if i < 0 {
 		return nil
 	}
-	r := &reporter{rule: Synthetic, s: &subject{Bundle: b}}
+	r := newReporter(Synthetic, &subject{Bundle: b})
 	r.place(perfio.MetaFile, b.Meta.Get("origin").Line, "", "origin is %s, %s of the same hardware is measured: keep them in roots of their own",
 		b.Meta.Origin(), others[i].Dir)
 	return r.found

@@ -155,6 +155,24 @@ var faults = []planted{
 	}},
 }
 
+// least narrows down the smallest size that is found, between one that is and
+// the harmless one, which is not.
+func (f *planted) least(t *testing.T, found float64) float64 {
+	t.Helper()
+	missed := f.harmless
+	for range 8 {
+		middle := (found + missed) / 2
+		b := cleanBundle(t)
+		f.plant(b, middle)
+		if slices.Contains(rulesOf(Check(b)), f.rule) {
+			found = middle
+		} else {
+			missed = middle
+		}
+	}
+	return found
+}
+
 func rulesOf(findings []Finding) []string {
 	var out []string
 	for _, f := range findings {
@@ -167,7 +185,8 @@ func rulesOf(findings []Finding) []string {
 
 func TestPlantedFaults(t *testing.T) {
 	kinds := map[string]bool{}
-	for _, fault := range faults {
+	for i := range faults {
+		fault := &faults[i]
 		kinds[fault.rule] = true
 		smallest := math.NaN()
 		for _, size := range fault.sizes {
@@ -190,11 +209,17 @@ func TestPlantedFaults(t *testing.T) {
 		if got := rulesOf(Check(b)); slices.Contains(got, fault.rule) {
 			t.Errorf("%s of size %g is harmless and was found", fault.rule, fault.harmless)
 		}
-		t.Logf("%-18s smallest found %g, not found %g", fault.rule, smallest, fault.harmless)
+		least := fault.least(t, smallest)
+		t.Logf("%-18s found at sizes %v, from about %.4g on; not at %g", fault.rule, fault.sizes, least, fault.harmless)
 	}
 	for _, rule := range Rules() {
 		if !kinds[rule.Name] {
 			t.Errorf("no fault is planted for %s", rule.Name)
+		}
+	}
+	for name := range figures {
+		if !kinds[name] && name != Synthetic.Name {
+			t.Errorf("a figure is named for %s, which is no rule", name)
 		}
 	}
 	t.Logf("%d rules", len(kinds))

@@ -58,8 +58,27 @@ func newLeastTimes(s *subject) *leastTimes {
 	return l
 }
 
+// LeastUS returns the least time of a bundle's rows by the public peak rates of
+// its device, in microseconds, 0 for a layer of which none is known. It is nil
+// where the device or the model's config is not known.
+func LeastUS(b *perfio.Bundle) func(tidy.Key) float64 {
+	if l := newLeastTimes(newSubject(&perfio.Bundle{Dir: b.Dir, Meta: b.Meta, TPs: degreesOnly(b.TPs)})); l != nil {
+		return l.us
+	}
+	return nil
+}
+
+// degreesOnly are the degrees without their rows.
+func degreesOnly(tps []perfio.TP) []perfio.TP {
+	out := make([]perfio.TP, len(tps))
+	for i := range tps {
+		out[i].Degree = tps[i].Degree
+	}
+	return out
+}
+
 // us is the least time of a row.
-func (l *leastTimes) us(r *tidy.Row) float64 {
+func (l *leastTimes) us(r tidy.Key) float64 {
 	m := l.models[r.TP]
 	if m == nil {
 		return 0
@@ -102,7 +121,7 @@ func checkTooFast(s *subject, r *reporter) {
 		for _, row := range rows[k] {
 			limit := leastUS
 			if least != nil {
-				limit = max(limit, tooFast*least.us(row))
+				limit = max(limit, tooFast*least.us(row.Key))
 			}
 			if row.TimeUS >= limit {
 				continue
@@ -133,8 +152,8 @@ func checkUnits(s *subject, r *reporter) {
 			if work(row) < work(first) {
 				first = row
 			}
-			if least != nil && least.us(row) > most {
-				heaviest, most = row, least.us(row)
+			if least != nil && least.us(row.Key) > most {
+				heaviest, most = row, least.us(row.Key)
 			}
 		}
 		switch {
@@ -165,7 +184,7 @@ func leastShare(s *subject) (low, high float64) {
 	for _, k := range keys {
 		most, ratio := 0.0, 0.0
 		for _, row := range rows[k] {
-			if us := least.us(row); us > 1 {
+			if us := least.us(row.Key); us > 1 {
 				low = min(low, row.TimeUS/us)
 				if us > most {
 					most, ratio = us, row.TimeUS/us

@@ -140,7 +140,7 @@ func checkStaleFit(s *subject, r *reporter) {
 			}
 		}
 		if samples != with {
-			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, "profile fit "+s.Dir,
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, "profile fit "+shellWord(s.Dir),
 				"tp%d skew_fit: its buckets hold %d rows, skew.csv has %d with an alpha", tp.Degree, samples, with)
 		}
 	}

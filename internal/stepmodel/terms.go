@@ -42,7 +42,8 @@ type Class struct {
 	// Sigma is one standard error of a step, relative.
 	Sigma float64
 	// PauseUS is what the mean step takes more than the typical one: a host's
-	// pauses are rare and long.
+	// pauses are rare and long. In asynchronous scheduling only what of them is
+	// longer than the device has work for.
 	PauseUS float64
 	Rows    int
 }
@@ -114,6 +115,7 @@ func FitAsync(rows []Row) Terms {
 	t.TailUS, t.WaitUS = median(tail), quantile(wait, 0.25)
 	t.fitClasses(rows)
 	t.sigmas(rows, t.AsyncStepUS)
+	t.pauses(rows, func(r Row) float64 { return r.BeforeUS + r.LaunchUS + r.SubmitUS + r.FinishUS })
 	return t
 }
 
@@ -183,8 +185,7 @@ func (t *Terms) SyncStepUS(r Row) float64 {
 func (t *Terms) AsyncStepUS(r Row) float64 {
 	c := t.Classes[r.Class]
 	forward := max(c.ForwardUS(r.KernelsUS))
-	host := t.Before.At(r.Requests, r.Admitted) + c.LaunchUS + t.Submit.At(r.Requests, r.Admitted) + t.Finish.At(r.Requests, r.Admitted)
-	return max(host, t.WaitUS+forward+t.TailUS+r.HeadUS)
+	return max(t.hostUS(r), t.WaitUS+forward+t.TailUS+r.HeadUS)
 }
 
 // sigmas: of the residuals' middle two thirds, so that a host's rare pauses do
@@ -267,15 +268,51 @@ func (t *Terms) fitWhole(rows []Row) {
 }
 
 // Ahead is what asynchronous scheduling makes of terms of synchronous
-// scheduling, where no rows of its own are known: the host's time beside the
-// launch is the same but for the device's head, half of it before the forward.
-// (Which half matters only where the host is the slower.)
-func (t Terms) Ahead(headUS float64) Terms {
+// scheduling, fitted on the rows given, where no rows of its own are known: the
+// host's time beside the launch is the same but for the device's head, half of it
+// before the forward. (Which half matters only where the host is the slower.)
+func (t Terms) Ahead(rows []Row) Terms {
+	sync := t
 	host := t.After
-	host.Base = max(0, host.Base-headUS) + t.Before.Base
+	host.Base = max(0, host.Base-rows[0].HeadUS) + t.Before.Base
 	host.PerRequest += t.Before.PerRequest
 	host.PerAdmitted += t.Before.PerAdmitted
 	half := Line{host.Base / 2, host.PerRequest / 2, host.PerAdmitted / 2}
 	t.Before, t.Submit, t.Finish, t.After = half, Line{}, half, Line{}
+	t.Classes = maps.Clone(t.Classes)
+	t.pauses(rows, func(r Row) float64 {
+		if r.StepUS <= 0 {
+			return 0
+		}
+		// All that a step takes more than the typical one is taken for the host's.
+		return t.hostUS(r) + r.StepUS - sync.SyncStepUS(r)
+	})
 	return t
+}
+
+// hostUS is all that the host does for a step in asynchronous scheduling.
+func (t *Terms) hostUS(r Row) float64 {
+	return t.Before.At(r.Requests, r.Admitted) + t.Classes[r.Class].LaunchUS + t.Submit.At(r.Requests, r.Admitted) + t.Finish.At(r.Requests, r.Admitted)
+}
+
+// pauses sets the classes' PauseUS from the host's measured times: what of each
+// is beyond the step's typical time, which is the device's where that is longer.
+func (t *Terms) pauses(rows []Row, hostUS func(Row) float64) {
+	sum, count := make(map[string]float64), make(map[string]float64)
+	for _, r := range rows {
+		host := hostUS(r)
+		if host <= 0 {
+			continue
+		}
+		step := t.AsyncStepUS(r)
+		sum[r.Class] += max(0, min(host, longestPause*step)-step)
+		count[r.Class]++
+	}
+	for name, c := range t.Classes {
+		c.PauseUS = 0
+		if count[name] > 0 {
+			c.PauseUS = sum[name] / count[name]
+		}
+		t.Classes[name] = c
+	}
 }

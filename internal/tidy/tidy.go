@@ -59,7 +59,11 @@ func (r *Row) PerCallUS() float64 {
 // Rows lists the tables of a bundle that was read strictly (not Lenient: then
 // the lines would not be those of the file), in the order of the files.
 func Rows(b *perfio.Bundle) []Row {
-	var out []Row
+	n := 0
+	for _, tp := range b.TPs {
+		n += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + 3*len(tp.Skew)
+	}
+	out := make([]Row, 0, n) // a million rows are not to be copied as they come
 	for i := range b.TPs {
 		out = appendTables(out, &b.TPs[i])
 		out = appendSkew(out, &b.TPs[i], b.Meta)
