@@ -277,6 +277,9 @@ func watchSignals(parent context.Context, budget time.Duration, show progress) (
 				show.note("the budget is spent: the run ends after the shot in flight")
 				ask()
 			case s := <-signals:
+				if s == syscall.SIGUSR1 && asked {
+					continue // whoever forwards signals may send several for one
+				}
 				if asked {
 					cancel()
 					// Should the driver not let go, the process leaves all the same:
@@ -284,7 +287,7 @@ func watchSignals(parent context.Context, budget time.Duration, show progress) (
 					time.AfterFunc(10*time.Second, func() { os.Exit(exitPartial) })
 					continue
 				}
-				asked = s != syscall.SIGUSR1
+				asked = asked || s != syscall.SIGUSR1
 				show.note(fmt.Sprintf("%v: the run ends after the shot in flight; a second signal leaves at once", s))
 				ask()
 			}

@@ -22,7 +22,10 @@ func (f *runFlags) shard() (profile.Shard, error) {
 // place says where this process runs: the host, and the devices that it sees
 // where somebody chose them.
 func place() string {
-	host, _ := os.Hostname() // for people; a host without a name has none
+	host := os.Getenv("SLURMD_NODENAME")
+	if host == "" {
+		host, _ = os.Hostname() // for people; a host without a name has none
+	}
 	if devices := os.Getenv("CUDA_VISIBLE_DEVICES"); devices != "" {
 		host += " GPU " + devices
 	}
