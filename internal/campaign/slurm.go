@@ -64,10 +64,11 @@ func (c *Campaign) array(name string, h *Hardware, commands [][]string) string {
 
 // slurmBody runs the job's command: what is to end it reaches it as a signal
 // upon which it finishes the shot in flight and ends with 3.
-const slurmBody = `signalled=
-trap 'signalled=1; kill -USR1 "$child" 2>/dev/null' USR1 TERM
+const slurmBody = `child= signalled=
+trap 'signalled=1; [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null' USR1 TERM
 %s "$@" &
 child=$!
+[ -z "$signalled" ] || kill -USR1 "$child" # a signal that came before
 wait "$child"
 status=$?
 while [ -n "$signalled" ]; do # a wait that a signal cut short
