@@ -102,6 +102,9 @@ func (r *runner) survey(s *Survey, tp int, engine func(tp int) (*Engine, error))
 	}
 	d.envs = x.related(d.env)
 	tasks := surveyedDegree{tasks: r.wantedTasks()}
+	for _, n := range d.imported {
+		s.Shots += n
+	}
 	for _, t := range tasks.tasks {
 		r.count(t)
 		left := r.missing(t) > 0

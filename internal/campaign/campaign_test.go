@@ -146,6 +146,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		c.Shards = min(c.Shards, 20)
 		for _, target := range Targets {
 			files, err := c.Emit(target, c.Jobs())
 			for _, file := range files {
