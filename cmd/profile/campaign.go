@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/layerprof/layerprof/internal/campaign"
+	"github.com/layerprof/layerprof/internal/hardware"
 	"github.com/layerprof/layerprof/profile"
 )
 
@@ -139,7 +140,14 @@ func planningEngine(ctx context.Context, f *sweepFlags) (
 	if name == "vllm" || name == "exec" {
 		description = profile.Description{Name: name, Origin: profile.Measured, ShareRepeats: true}
 		return description, func(s *sweep, _ int) (*profile.Engine, error) {
-			return &profile.Engine{Limits: s.limits(), Origin: profile.Measured}, nil
+			// A lean plan goes by the kernel, which the engine will say; till then
+			// by what the hardware is known for.
+			spec, _ := hardware.ByKey(f.Hardware)
+			backend := ""
+			if spec != nil {
+				backend = string(spec.Attention)
+			}
+			return &profile.Engine{Limits: s.limits(), Origin: profile.Measured, AttentionBackend: backend}, nil
 		}, func() {}, nil
 	}
 	driver, err := openDriver(f)
