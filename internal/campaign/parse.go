@@ -1,10 +1,8 @@
 package campaign
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,11 +13,15 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/layerprof/layerprof/internal/yamldoc"
 	"github.com/layerprof/layerprof/perfio"
 )
 
-// maxFileBytes bounds what Parse looks at.
-const maxFileBytes = 4 << 20
+// What Parse looks at, and what it says, at most.
+const (
+	maxFileBytes = 4 << 20
+	maxProblems  = 100
+)
 
 // reserved are flags of profile run that the campaign itself says.
 var reserved = []string{"model", "hardware", "variant", "tp", "out", "shard", "budget", "config", "log-format"}
@@ -38,10 +40,16 @@ func ReadFile(path string, check func(flag, value string) error) (*Campaign, err
 // name where it has none. All problems found are joined, each a
 // *perfio.ParseError.
 func Parse(file string, data []byte, check func(flag, value string) error) (*Campaign, error) {
-	p := &parser{file: file, check: check}
-	root := p.document(data)
+	var errs []error
+	p := &parser{check: check}
+	p.Report = func(problem yamldoc.Problem) {
+		if len(errs) < maxProblems {
+			errs = append(errs, &perfio.ParseError{File: file, Line: problem.Line, Column: problem.Column, Field: problem.Field, Err: problem.Err})
+		}
+	}
+	root := p.Document(data, maxFileBytes, "a campaign")
 	if root == nil {
-		return nil, errors.Join(p.errs...)
+		return nil, errors.Join(errs...)
 	}
 	base := filepath.Base(file)
 	c := &Campaign{
@@ -49,100 +57,18 @@ func Parse(file string, data []byte, check func(flag, value string) error) (*Cam
 		Attempts: DefaultAttempts, TPs: []int{1},
 	}
 	p.campaign(root, c)
-	if len(p.errs) > 0 {
-		return nil, errors.Join(p.errs...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	return c, nil
 }
 
 type parser struct {
-	file  string
+	yamldoc.Reader
 	check func(flag, value string) error
-	errs  []error
 }
 
-func (p *parser) fail(n *yaml.Node, field, format string, args ...any) {
-	if len(p.errs) < 100 {
-		p.errs = append(p.errs, &perfio.ParseError{File: p.file, Line: n.Line, Column: n.Column, Field: field, Err: fmt.Errorf(format, args...)})
-	}
-}
-
-var yamlLine = regexp.MustCompile(`line (\d+): `)
-
-// document is the file's one document, nil where it is none.
-func (p *parser) document(data []byte) *yaml.Node {
-	at := &yaml.Node{}
-	if len(data) > maxFileBytes {
-		p.fail(at, "", "found %d bytes, expected at most %d", len(data), maxFileBytes)
-		return nil
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	err := decoder.Decode(&doc)
-	if errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
-		p.fail(at, "", "found an empty file, expected a campaign")
-		return nil
-	}
-	if err == nil {
-		if err = decoder.Decode(&second); err == nil {
-			p.fail(&second, "", "found a second document, expected one")
-			return nil
-		}
-	}
-	if !errors.Is(err, io.EOF) {
-		text := strings.TrimPrefix(err.Error(), "yaml: ")
-		at.Line = 1 // the library leaves out the first line's number
-		if m := yamlLine.FindStringSubmatch(text); m != nil {
-			at.Line, _ = strconv.Atoi(m[1])
-			text = yamlLine.ReplaceAllString(text, "")
-		}
-		p.fail(at, "", "%s", text)
-		return nil
-	}
-	return doc.Content[0]
-}
-
-// field reads a value whose path, for messages, is given.
-type field func(path string, value *yaml.Node)
-
-// mapping hands each value of a mapping to its field. required fields have to be there.
-func (p *parser) mapping(n *yaml.Node, path string, fields map[string]field, required ...string) {
-	if n.Kind != yaml.MappingNode {
-		p.fail(n, path, "found %s, expected a mapping", kindName(n))
-		return
-	}
-	seen := make(map[string]bool)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		read, ok := fields[key.Value]
-		switch {
-		case !ok:
-			names := make([]string, 0, len(fields))
-			for name := range fields {
-				names = append(names, name)
-			}
-			slices.Sort(names)
-			p.fail(key, join(path, key.Value), "unknown key, expected one of %s", strings.Join(names, ", "))
-		case seen[key.Value]:
-			p.fail(key, join(path, key.Value), "stands twice")
-		default:
-			seen[key.Value] = true
-			read(join(path, key.Value), value)
-		}
-	}
-	for _, name := range required {
-		if !seen[name] {
-			p.fail(n, join(path, name), "is missing")
-		}
-	}
-}
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
-}
+type field = yamldoc.Field
 
 func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 	fields := map[string]field{
@@ -185,9 +111,9 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 		}),
 		"exclude": each(p, func(path string, n *yaml.Node) {
 			s := Selection{}
-			p.mapping(n, path, map[string]field{"hardware": p.text(&s.Hardware), "model": p.text(&s.Model), "variant": p.text(&s.Variant)})
+			p.Mapping(n, path, map[string]field{"hardware": p.text(&s.Hardware), "model": p.text(&s.Model), "variant": p.text(&s.Variant)})
 			if s == (Selection{}) {
-				p.fail(n, path, "found no name, expected a hardware, a model or a variant")
+				p.Fail(n, path, "found no name, expected a hardware, a model or a variant")
 			}
 			c.Exclude = append(c.Exclude, s)
 		}),
@@ -197,7 +123,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 	for name, read := range p.settings(&c.Settings) {
 		fields[name] = read
 	}
-	p.mapping(root, "", fields, "hardware", "models", "driver")
+	p.Mapping(root, "", fields, "hardware", "models", "driver")
 	if len(c.Variants) == 0 {
 		c.Variants = []Variant{{}}
 	}
@@ -211,10 +137,10 @@ func (p *parser) entry(n *yaml.Node, path, main string, fields map[string]field)
 		return
 	}
 	if main == "name" && strings.HasPrefix(path, "variants") {
-		p.mapping(n, path, fields) // a variant may leave its name to profile run
+		p.Mapping(n, path, fields) // a variant may leave its name to profile run
 		return
 	}
-	p.mapping(n, path, fields, main)
+	p.Mapping(n, path, fields, main)
 }
 
 // distinct refuses entries of a list that are the same.
@@ -233,7 +159,7 @@ func (p *parser) distinct(root *yaml.Node, c *Campaign) {
 		seen := make(map[string]bool)
 		for j, name := range lists[root.Content[i].Value] {
 			if seen[name] && j < len(root.Content[i+1].Content) {
-				p.fail(root.Content[i+1].Content[j], fmt.Sprintf("%s[%d]", root.Content[i].Value, j), "%q stands twice", name)
+				p.Fail(root.Content[i+1].Content[j], fmt.Sprintf("%s[%d]", root.Content[i].Value, j), "%q stands twice", name)
 			}
 			seen[name] = true
 		}
@@ -243,7 +169,7 @@ func (p *parser) distinct(root *yaml.Node, c *Campaign) {
 func each(p *parser, read field) field {
 	return func(path string, n *yaml.Node) {
 		if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
-			p.fail(n, path, "found %s, expected a list", kindName(n))
+			p.Fail(n, path, "found %s, expected a list", yamldoc.Describe(n))
 			return
 		}
 		for i, item := range n.Content {
@@ -269,9 +195,9 @@ func (p *parser) settings(s *Settings) map[string]field {
 		"flags": func(path string, n *yaml.Node) { p.flags(s, path, n) },
 		"engine-args": func(path string, n *yaml.Node) {
 			s.EngineArgs = p.options(path, n, func(path string, key, value *yaml.Node) (string, bool) {
-				text := p.scalar(path, value)
+				text := p.Text(path, value)
 				if strings.ContainsAny(key.Value+text, ",\"\n") {
-					p.fail(value, path, "found %q, expected no comma, quote or line end: write engine arguments that have any in a file for --config", text)
+					p.Fail(value, path, "found %q, expected no comma, quote or line end: write engine arguments that have any in a file for --config", text)
 					return "", false
 				}
 				return text, text != ""
@@ -282,36 +208,36 @@ func (p *parser) settings(s *Settings) map[string]field {
 
 func (p *parser) flags(s *Settings, path string, n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
-		p.fail(n, path, "found %s, expected a mapping of flags to values", kindName(n))
+		p.Fail(n, path, "found %s, expected a mapping of flags to values", yamldoc.Describe(n))
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		p.flag(s, join(path, n.Content[i].Value), n.Content[i].Value, n.Content[i], n.Content[i+1])
+		p.flag(s, yamldoc.Join(path, n.Content[i].Value), n.Content[i].Value, n.Content[i], n.Content[i+1])
 	}
 }
 
 // flag reads a flag of profile run.
 func (p *parser) flag(s *Settings, path, name string, key, n *yaml.Node) {
 	if slices.Contains(reserved, name) {
-		p.fail(key, path, "a campaign says this by keys of its own, not by the flag")
+		p.Fail(key, path, "a campaign says this by keys of its own, not by the flag")
 		return
 	}
 	if slices.ContainsFunc(s.Flags, func(o Option) bool { return o.Name == name }) {
-		p.fail(key, path, "%s stands twice", name)
+		p.Fail(key, path, "%s stands twice", name)
 		return
 	}
 	var value string
 	if n.Kind == yaml.SequenceNode {
 		var parts []string
 		for i, item := range n.Content {
-			parts = append(parts, p.scalar(fmt.Sprintf("%s[%d]", path, i), item))
+			parts = append(parts, p.Text(fmt.Sprintf("%s[%d]", path, i), item))
 		}
 		value = strings.Join(parts, ",")
-	} else if value = p.scalar(path, n); value == "" {
+	} else if value = p.Text(path, n); value == "" {
 		return
 	}
 	if err := p.check(name, value); err != nil {
-		p.fail(key, path, "%w", err)
+		p.Fail(key, path, "%w", err)
 		return
 	}
 	s.Flags = append(s.Flags, Option{name, value, n.Line, n.Column})
@@ -320,17 +246,17 @@ func (p *parser) flag(s *Settings, path, name string, key, n *yaml.Node) {
 // options reads a mapping of names to values, in its order.
 func (p *parser) options(path string, n *yaml.Node, read func(path string, key, value *yaml.Node) (string, bool)) []Option {
 	if n.Kind != yaml.MappingNode {
-		p.fail(n, path, "found %s, expected a mapping", kindName(n))
+		p.Fail(n, path, "found %s, expected a mapping", yamldoc.Describe(n))
 		return nil
 	}
 	var out []Option
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if slices.ContainsFunc(out, func(o Option) bool { return o.Name == key.Value }) {
-			p.fail(key, join(path, key.Value), "stands twice")
+			p.Fail(key, yamldoc.Join(path, key.Value), "stands twice")
 			continue
 		}
-		if text, ok := read(join(path, key.Value), key, value); ok {
+		if text, ok := read(yamldoc.Join(path, key.Value), key, value); ok {
 			out = append(out, Option{key.Value, text, value.Line, value.Column})
 		}
 	}
@@ -345,15 +271,15 @@ func (p *parser) sbatch(to *[]Option) field {
 		*to = p.options(path, n, func(path string, key, value *yaml.Node) (string, bool) {
 			switch {
 			case !sbatchOption.MatchString(key.Value):
-				p.fail(key, path, "found %q, expected a long option of sbatch without its dashes", key.Value)
+				p.Fail(key, path, "found %q, expected a long option of sbatch without its dashes", key.Value)
 			case key.Value == "array" || key.Value == "requeue" || key.Value == "no-requeue" || key.Value == "wrap":
-				p.fail(key, path, "the campaign says this itself")
+				p.Fail(key, path, "the campaign says this itself")
 			case value.Kind == yaml.ScalarNode && value.Tag == "!!null":
 				return "", true
 			case strings.ContainsAny(value.Value, "\n\r"):
-				p.fail(value, path, "found a line end, expected one line")
+				p.Fail(value, path, "found a line end, expected one line")
 			default:
-				text := p.scalar(path, value)
+				text := p.Text(path, value)
 				return text, text != ""
 			}
 			return "", false
@@ -363,13 +289,13 @@ func (p *parser) sbatch(to *[]Option) field {
 
 func (p *parser) kubernetes(k *Kubernetes) field {
 	return func(path string, n *yaml.Node) {
-		p.mapping(n, path, map[string]field{
+		p.Mapping(n, path, map[string]field{
 			"namespace": p.name(&k.Namespace), "image": p.text(&k.Image), "claim": p.name(&k.Claim), "storage": p.text(&k.Storage),
 			"storage-class": p.text(&k.StorageClass), "access-mode": p.text(&k.AccessMode), "gpu-resource": p.text(&k.GPUResource),
 			"secret": p.name(&k.Secret), "grace-period": p.duration(&k.GracePeriod, time.Second),
 			"mount": func(path string, n *yaml.Node) {
 				if p.text(&k.Mount)(path, n); k.Mount != "" && !strings.HasPrefix(k.Mount, "/") {
-					p.fail(n, path, "found %q, expected an absolute path", k.Mount)
+					p.Fail(n, path, "found %q, expected an absolute path", k.Mount)
 				}
 			},
 			"gpus": func(path string, n *yaml.Node) {
@@ -380,13 +306,13 @@ func (p *parser) kubernetes(k *Kubernetes) field {
 			},
 			"node-selector": func(path string, n *yaml.Node) {
 				k.NodeSelector = p.options(path, n, func(path string, _, value *yaml.Node) (string, bool) {
-					text := p.scalar(path, value)
+					text := p.Text(path, value)
 					return text, text != ""
 				})
 			},
 			"pod": func(path string, n *yaml.Node) {
 				if n.Kind != yaml.MappingNode {
-					p.fail(n, path, "found %s, expected a mapping", kindName(n))
+					p.Fail(n, path, "found %s, expected a mapping", yamldoc.Describe(n))
 					return
 				}
 				k.Pod = n
@@ -395,16 +321,8 @@ func (p *parser) kubernetes(k *Kubernetes) field {
 	}
 }
 
-func (p *parser) scalar(path string, n *yaml.Node) string {
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || n.Value == "" {
-		p.fail(n, path, "found %s, expected a value", kindName(n))
-		return ""
-	}
-	return n.Value
-}
-
 func (p *parser) text(to *string) field {
-	return func(path string, n *yaml.Node) { *to = p.scalar(path, n) }
+	return func(path string, n *yaml.Node) { *to = p.Text(path, n) }
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -412,8 +330,8 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 // name reads what names a folder, a file or a job.
 func (p *parser) name(to *string) field {
 	return func(path string, n *yaml.Node) {
-		if *to = p.scalar(path, n); *to != "" && !namePattern.MatchString(*to) {
-			p.fail(n, path, "found %q, expected letters, digits, '.', '_' and '-'", *to)
+		if *to = p.Text(path, n); *to != "" && !namePattern.MatchString(*to) {
+			p.Fail(n, path, "found %q, expected letters, digits, '.', '_' and '-'", *to)
 		}
 	}
 }
@@ -422,7 +340,7 @@ func (p *parser) count(to *int, least, most int) field {
 	return func(path string, n *yaml.Node) {
 		v, err := strconv.Atoi(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
-			p.fail(n, path, "found %s, expected a whole number from %d to %d", kindName(n), least, most)
+			p.Fail(n, path, "found %s, expected a whole number from %d to %d", yamldoc.Describe(n), least, most)
 			return
 		}
 		*to = v
@@ -433,7 +351,7 @@ func (p *parser) duration(to *time.Duration, least time.Duration) field {
 	return func(path string, n *yaml.Node) {
 		v, err := time.ParseDuration(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil || v <= 0 || v < least {
-			p.fail(n, path, "found %s, expected a time as in 4h or 90m", kindName(n))
+			p.Fail(n, path, "found %s, expected a time as in 4h or 90m", yamldoc.Describe(n))
 			return
 		}
 		*to = v
@@ -447,7 +365,7 @@ func (p *parser) degrees(to *[]int) field {
 			v := 0
 			p.count(&v, 1, 1024)(path, n)
 			if slices.Contains(list, v) && v > 0 {
-				p.fail(n, path, "%d stands twice", v)
+				p.Fail(n, path, "%d stands twice", v)
 			}
 			list = append(list, v)
 		}
@@ -459,19 +377,4 @@ func (p *parser) degrees(to *[]int) field {
 		slices.Sort(list)
 		*to = list
 	}
-}
-
-func kindName(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
-	}
-	if n.Tag == "!!null" {
-		return "no value"
-	}
-	return strconv.Quote(n.Value)
 }
