@@ -22,12 +22,18 @@ func (f *runFlags) shard() (profile.Shard, error) {
 // place says where this process runs: the host, and the devices that it sees
 // where somebody chose them.
 func place() string {
-	host := os.Getenv("SLURMD_NODENAME")
-	if host == "" {
-		host, _ = os.Hostname() // for people; a host without a name has none
-	}
+	host := hostName()
 	if devices := os.Getenv("CUDA_VISIBLE_DEVICES"); devices != "" {
 		host += " GPU " + devices
 	}
 	return strings.TrimSpace(host)
+}
+
+// hostName is Slurm's name for the node, where there is one.
+func hostName() string {
+	if node := os.Getenv("SLURMD_NODENAME"); node != "" {
+		return node
+	}
+	host, _ := os.Hostname() // for people; a host without a name has none
+	return host
 }

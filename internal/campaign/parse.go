@@ -24,7 +24,7 @@ const (
 )
 
 // reserved are flags of profile run that the campaign itself says.
-var reserved = []string{"model", "hardware", "variant", "tp", "out", "shard", "budget", "config", "log-format"}
+var reserved = []string{"model", "hardware", "variant", "tp", "out", "shard", "gpus", "budget", "config"}
 
 // ReadFile parses the campaign file at path. check says what is wrong with a
 // flag of profile run and its value, nil where nothing is.
