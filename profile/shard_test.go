@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -191,11 +192,25 @@ func TestShardRatios(t *testing.T) {
 	if _, err := MergeShards(MergeOptions{Dir: dir, Limit: 0.1}); err != nil {
 		t.Fatal(err)
 	}
-	got, want := tables(t, dir), tables(t, whole)
+	got, want := tables(t, dir), bundleText(t, whole)
 	for _, name := range []string{"tp1/attention.csv", "tp2/dense.csv"} {
 		if got[name] != want[name] { // 1.08*x/1.08 is x in six digits
 			t.Errorf("%s is not corrected", name)
 		}
+	}
+	// With its file moved away, another device measures it anew.
+	file := filepath.Join(dir, JournalDir, "shard-0002-of-0004.jsonl")
+	aside := filepath.Join(t.TempDir(), "aside.jsonl")
+	if err := os.Rename(file, aside); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, shardOptions(t, newFakeDevice(), dir, 2, 4))
+	if _, err := MergeShards(MergeOptions{Dir: dir}); err != nil {
+		t.Error(err)
+	}
+	sameTables(t, bundleText(t, dir), want)
+	if err := os.Rename(aside, file); err != nil {
+		t.Fatal(err)
 	}
 	// Kept apart, its shots are missing and nothing else.
 	report, err = MergeShards(MergeOptions{Dir: dir, Use: func(file string) bool { return file != "shard-0002-of-0004" }})
@@ -303,4 +318,60 @@ func TestShardLocks(t *testing.T) {
 		t.Errorf("a second run of the shard: %v", err)
 	}
 	mustRun(t, shardOptions(t, newFakeDevice(), dir, 2, 3))
+}
+
+// Shards that began at one moment in environments that do not go together are
+// told apart by the merge.
+func TestShardsOfOtherEnvironments(t *testing.T) {
+	a, b, out := t.TempDir(), t.TempDir(), t.TempDir()
+	mustRun(t, shardOptions(t, newFakeDevice(), a, 0, 2))
+	other := newFakeDevice()
+	other.fingerprint = map[string]string{"driver": "fake", "gpu": "FAKE-2"}
+	mustRun(t, shardOptions(t, other, b, 1, 2))
+	if err := GatherShards(out, []string{a, b}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := MergeShards(MergeOptions{Dir: out})
+	var environment *EnvironmentError
+	if !errors.As(err, &environment) || !slices.Equal(environment.Differences, []Difference{{"gpu", "FAKE-1", "FAKE-2"}}) {
+		t.Errorf("%v", err)
+	}
+	// One that sees another's journal is stopped before it measures.
+	if _, err := Run(t.Context(), shardOptions(t, other, a, 1, 2)); !errors.As(err, &environment) {
+		t.Errorf("%v", err)
+	}
+	// Accepted, they go together.
+	opts := shardOptions(t, other, a, 1, 2)
+	opts.OnChange = KeepOnChange
+	mustRun(t, opts)
+	if report, err := MergeShards(MergeOptions{Dir: a}); err != nil || report.Missing != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// A shard whose machine was cut off, and whose lock another one has taken, ends.
+func TestShardThatLostItsLock(t *testing.T) {
+	dir := t.TempDir()
+	d := newFakeDevice()
+	opts := shardOptions(t, d, dir, 0, 2)
+	path := filepath.Join(dir, JournalDir, lockName(opts.Shard))
+	var taken sync.Once
+	d.sample = func(us float64, shot, _ int) float64 {
+		if shot > 50 {
+			taken.Do(func() { takeLock(t, path) })
+			time.Sleep(10 * time.Millisecond)
+		}
+		return us
+	}
+	report, err := Run(t.Context(), opts)
+	if err == nil || !strings.Contains(err.Error(), "taken away") || !report.Stopped {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Error(err)
+	}
+	d.sample = nil
+	if again := mustRun(t, opts); again.Measured == 0 || again.Reused < 50 {
+		t.Errorf("%+v", again)
+	}
 }
