@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 func TestParseShard(t *testing.T) {
@@ -373,5 +376,85 @@ func TestShardThatLostItsLock(t *testing.T) {
 	d.sample = nil
 	if again := mustRun(t, opts); again.Measured == 0 || again.Reused < 50 {
 		t.Errorf("%+v", again)
+	}
+}
+
+// What is left is estimated by the pace of what was measured.
+func TestSurvey(t *testing.T) {
+	dir, d := t.TempDir(), newFakeDevice()
+	limits := func(int) (*Engine, error) { return &Engine{Limits: d.limits, Origin: Measured}, nil }
+	survey := func() *Survey {
+		t.Helper()
+		opts := shardOptions(t, d, dir, 0, 0)
+		opts.Costs = guessedCosts
+		s, err := NewSurvey(opts, limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := survey()
+	if before.Left != before.Shots || before.Left == 0 || before.Paced || before.Begun != 0 || before.Seconds != before.LeftSeconds {
+		t.Errorf("%+v", before)
+	}
+	opts := shardOptions(t, d, dir, 1, 3)
+	clock := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	opts.Now = func() time.Time {
+		clock = clock.Add(500 * time.Millisecond)
+		return clock
+	}
+	mustRun(t, opts)
+	after := survey()
+	shards := after.Shards(3)
+	if after.Begun != 3 || !after.Paced || after.Shots != before.Shots || shards[1].Left != 0 || shards[0].Left != shards[0].Shots ||
+		after.Left != shards[0].Shots+shards[2].Shots {
+		t.Errorf("%+v, %+v", after, shards)
+	}
+	for _, s := range []ShardSurvey{shards[0], shards[2]} {
+		boots := 2 * after.Costs.BootSeconds
+		// A little more than half a second each, for the anchors between.
+		if each := (s.Seconds - boots) / float64(s.Left); each < 0.5 || each > 0.55 {
+			t.Errorf("%v s a shot: %+v", each, s)
+		}
+	}
+}
+
+// Noise and a slower device together: what the merge corrects is the device, up
+// to the anchors' own noise.
+func TestShardCorrection(t *testing.T) {
+	errorsOf := func(slow float64) (p50, p90, ratio float64) {
+		dir := t.TempDir()
+		for i := range 4 {
+			d, random := newFakeDevice(), rand.New(rand.NewPCG(5, uint64(i)))
+			factor := 1.0
+			if i == 2 {
+				factor = slow
+			}
+			d.sample = func(us float64, _, _ int) float64 { return us * factor * (1 + 0.003*random.NormFloat64()) }
+			opts := shardOptions(t, d, dir, i, 4)
+			opts.Observe, opts.AnchorEvery = nil, 10
+			mustRun(t, opts)
+		}
+		report, err := MergeShards(MergeOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := perfio.OpenBundle(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []float64
+		for _, row := range bundle.TPs[0].Attention {
+			shot := attentionShot(AttentionPoint{row.PrefillChunk, row.KVPrefill, row.NDecode, row.KVDecode}, EngineOrder)
+			list = append(list, math.Abs(row.TimeUS/fakeTime(shot.Shape(), "attention")-1))
+		}
+		slices.Sort(list)
+		return list[len(list)/2], list[len(list)*9/10], report.Shards[2].Ratio
+	}
+	p50, p90, _ := errorsOf(1)
+	slow50, slow90, ratio := errorsOf(1.03)
+	t.Logf("errors p50/p90: %.2f/%.2f%% on equal devices, %.2f/%.2f%% with a shard on a device 3%% slower, found %.4f", 100*p50, 100*p90, 100*slow50, 100*slow90, ratio)
+	if slow90 > p90+0.003 || math.Abs(ratio-1.03) > 0.003 {
+		t.Error("the slower device is left in the tables")
 	}
 }

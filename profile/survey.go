@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Survey is what a sweep has measured and what it lacks, found without an
@@ -16,9 +17,12 @@ type Survey struct {
 	// Begun is the number of shards that the sweep is divided in already; 0: none.
 	Begun int
 	// Seconds is the estimate for all, and LeftSeconds for what is left, both
-	// without boots.
+	// without boots. Paced: they go by the pace at which the sweep was measured
+	// so far, else by Costs alone.
 	Seconds, LeftSeconds float64
+	Paced                bool
 	Costs                Costs
+	scale                float64 // how much longer shots took than Costs say
 	degrees              []surveyedDegree
 }
 
@@ -68,7 +72,55 @@ func NewSurvey(opts RunOptions, engine func(tp int) (*Engine, error)) (*Survey, 
 			return nil, err
 		}
 	}
+	s.pace(&journal.index)
 	return s, nil
+}
+
+const (
+	// paceShots is the least number of shots that a pace is taken from.
+	paceShots = 100
+	// pauseMS is a gap between two shots in which something else happened: a boot,
+	// a wait in a queue.
+	pauseMS = 20_000
+)
+
+// pace scales the estimates by the time that lay between shots so far.
+func (s *Survey) pace(x *journalIndex) {
+	s.scale = 1
+	times := make(map[int][]int64) // by file
+	for _, list := range x.shots {
+		for _, shot := range list {
+			if !shot.Imported {
+				times[shot.block.shard] = append(times[shot.block.shard], shot.TimeMS)
+			}
+		}
+	}
+	took, gaps := 0.0, 0
+	for _, list := range times {
+		slices.Sort(list)
+		for i := 1; i < len(list); i++ {
+			if gap := list[i] - list[i-1]; gap < pauseMS {
+				took += float64(gap) / 1000
+				gaps++
+			}
+		}
+	}
+	measured, estimated := 0, 0.0
+	for _, d := range s.degrees {
+		for i, t := range d.tasks {
+			if t.have > 0 && !t.infeasible && !d.left[i] {
+				measured++
+				estimated += s.Costs.Shot(&t.shot, splitRuns)
+			}
+		}
+	}
+	if gaps < paceShots || measured < paceShots || took == 0 {
+		return
+	}
+	s.Paced = true
+	s.scale = (took / float64(gaps)) / (estimated / float64(measured))
+	s.Seconds *= s.scale
+	s.LeftSeconds *= s.scale
 }
 
 func (r *runner) survey(s *Survey, tp int, engine func(tp int) (*Engine, error)) error {
@@ -161,7 +213,7 @@ func (s *Survey) Shards(n int) []ShardSurvey {
 				shard.Seconds += s.Costs.BootSeconds
 			}
 			shard.Left++
-			shard.Seconds += s.Costs.Shot(&t.shot, splitRuns)
+			shard.Seconds += s.scale * s.Costs.Shot(&t.shot, splitRuns)
 		}
 	}
 	return shards

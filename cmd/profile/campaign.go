@@ -93,6 +93,7 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 	if err != nil {
 		return out, err
 	}
+	out.paced = out.paced || out.survey.Paced
 	count := c.Shards
 	if count == 0 {
 		if count, err = automaticShards(c, out.survey); err != nil {
