@@ -206,3 +206,17 @@ func takeLock(t *testing.T, path string) {
 		t.Error(err)
 	}
 }
+
+// A link that is said to exist, and is this very lock's, is the lock.
+func TestLockPlacedTwice(t *testing.T) {
+	lock, err := AcquireLock(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.place(); err != nil {
+		t.Errorf("placed again: %v", err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Error(err)
+	}
+}
