@@ -92,3 +92,21 @@ func TestShardUsage(t *testing.T) {
 		}
 	}
 }
+
+// A scheduler that lost sight of a job may start it a second time: that one ends
+// with 3, to be tried again, and the first one goes on.
+func TestShardTwiceAtATime(t *testing.T) {
+	source, out := smallBundle(t), t.TempDir()
+	args := append([]string{"run", "--out", out, "--shard", "0/2", "--driver", "replay:" + source + ",delay_ms=10"}, smallSweep()...)
+	first, _, stderr := profileProcess(args...)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, journalOf(filepath.Join(out, smallDir), "0/2"), 10)
+	if got := runCommand(t, args...); got.status != exitPartial || !strings.Contains(got.stderr, "another run is at work here") {
+		t.Errorf("status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first: %v: %s", err, stderr)
+	}
+}
