@@ -7,7 +7,7 @@
 //	perfcheck calibrate BUNDLE        the accurate rules' calibration, stored beside it
 //	perfcheck lint PATH…              what is wrong inside well-formed bundles
 //	perfcheck diff A B                two bundles compared: how much, and is it noise
-//	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together; merge BUNDLE: its shards
+//	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together
 //	perfcheck export PATH…            every measurement as one tidy CSV
 //	perfcheck plot --bundle B LOOKUP  measured latencies drawn, as text or PNG
 //	perfcheck pack BUNDLE -o FILE     a bundle as one file; unpack FILE FOLDER is the way back
