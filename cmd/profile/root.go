@@ -66,6 +66,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newResumeCommand(a),
 		newFitCommand(a),
 		newArchCommand(a),
+		newCampaignCommand(a),
 	)
 	return root
 }
