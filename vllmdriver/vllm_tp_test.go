@@ -29,12 +29,25 @@ func realTPSpec(t *testing.T) profile.EngineSpec {
 	return spec
 }
 
-// Two ranks through vLLM's own executor: every layer is there without its
-// collective, every collective with its size, and waiting apart from the transfer.
+// Two ranks through vLLM's own executor. After kill -9 of the worker, or of one
+// of its ranks, the engine is lost, all of it is cleared away, and the next one
+// measures.
 func TestVLLMRealTP(t *testing.T) {
 	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
 	spec := realTPSpec(t)
 	e := bootVLLM(t, d, spec)
+	t.Run("measures", func(t *testing.T) { measuresRanks(t, d, spec, e) })
+	t.Run("worker killed", func(t *testing.T) { killed(t, d, (*process).pid) })
+	bootVLLM(t, d, spec)
+	firesShots(t, d, 2)
+	t.Run("rank killed", func(t *testing.T) {
+		killed(t, d, func(p *process) int { return youngest(t, rest(p)) })
+	})
+}
+
+// measuresRanks: every layer is there without its collective, every collective
+// with its size, and waiting apart from the transfer.
+func measuresRanks(t *testing.T, d *Driver, spec profile.EngineSpec, e *profile.Engine) {
 	if e.Fingerprint["tp_mode"] != "real" || e.Provenance["tp_real"] != 2.0 {
 		t.Errorf("fingerprint %v, provenance tp_real %v", e.Fingerprint, e.Provenance["tp_real"])
 	}
@@ -135,33 +148,25 @@ func wantGone(t *testing.T, names []string) {
 	t.Logf("gone from %s: %v", shmFolder, names)
 }
 
-// kill -9 of the worker or of one of its ranks: the engine is lost, all of it is
-// cleared away, and the next one measures.
-func TestVLLMRealTPKilled(t *testing.T) {
-	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
-	spec := realTPSpec(t)
-	for _, victim := range []string{"worker", "rank"} {
-		t.Run(victim, func(t *testing.T) {
-			bootVLLM(t, d, spec)
-			p := d.client.process
-			names, pid := held(p), p.pid()
-			others := slices.DeleteFunc(groupMembers(pid), func(m int) bool { return m == pid })
-			if len(others) < 2 {
-				t.Fatalf("found the processes %v beside the worker, expected two ranks", others)
-			}
-			if victim == "rank" {
-				pid = youngest(t, others)
-			}
-			time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
-			err := d.Measure(t.Context(), decodes(2000), profile.MeasureOptions{Warmup: 1, Iterations: 3, Deadline: 20 * time.Second},
-				func(profile.Result) error { return nil })
-			t.Logf("%v", lostEngine(t, err).Err)
-			nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
-			wantGone(t, names)
-		})
+// rest are the worker's processes but for itself.
+func rest(p *process) []int {
+	return slices.DeleteFunc(groupMembers(p.pid()), func(m int) bool { return m == p.pid() })
+}
+
+// killed kills one process of the worker's in mid-shot.
+func killed(t *testing.T, d *Driver, victim func(*process) int) {
+	p := d.client.process
+	names := held(p)
+	if len(rest(p)) < 2 {
+		t.Fatalf("found the processes %v beside the worker, expected two ranks", rest(p))
 	}
-	bootVLLM(t, d, spec)
-	firesShots(t, d, 2)
+	pid := victim(p)
+	time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	err := d.Measure(t.Context(), decodes(2000), profile.MeasureOptions{Warmup: 1, Iterations: 3, Deadline: 20 * time.Second},
+		func(profile.Result) error { return nil })
+	t.Logf("%v", lostEngine(t, err).Err)
+	nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
+	wantGone(t, names)
 }
 
 // youngest is the process that was started last: with vLLM's executor a rank.

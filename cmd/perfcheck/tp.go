@@ -68,6 +68,9 @@ func printTP(out io.Writer, r *tpjudge.Result, all bool) error {
 				fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.3f\t%.3f\n", s.Kind, s.Tokens, s.KVHistory, s.EmulatedUS, s.LayersUS, s.CollectivesUS, s.Layers, s.Whole)
 			}
 		}
+		if d.Unanswered > 0 {
+			fmt.Fprintf(w, "%d batches have no answer\n", d.Unanswered)
+		}
 		if len(d.Steps) > 0 {
 			whole := make([]float64, len(d.Steps))
 			for i, s := range d.Steps {

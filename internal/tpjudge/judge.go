@@ -32,6 +32,9 @@ type Degree struct {
 	// is not known.
 	Blocks int    `json:"blocks"`
 	Steps  []Step `json:"steps"`
+	// Unanswered counts batches that lookups have no answer for, as where the
+	// number of experts is not known.
+	Unanswered int `json:"unanswered_steps,omitempty"`
 }
 
 // Collective is a row of collectives.csv.
@@ -88,7 +91,7 @@ func Compare(real, emulated *perfio.Bundle) (*Result, error) {
 			continue
 		}
 		d := Degree{TP: a.Degree, Collectives: collectives(a.Collectives)}
-		if d.Steps, d.Blocks, err = steps(tables, a, b); err != nil {
+		if err := d.addSteps(tables, a, b); err != nil {
 			return nil, err
 		}
 		out.Degrees = append(out.Degrees, d)
@@ -119,15 +122,15 @@ func collectives(rows []perfio.CollectiveRow) []Collective {
 	return out
 }
 
-// steps are the pure decodes and pure prefills whose attention both measured.
-func steps(tables [2]*traceloader.Table, a, b *perfio.TP) (out []Step, blocks int, err error) {
+// addSteps adds the pure decodes and pure prefills whose attention both measured.
+func (d *Degree) addSteps(tables [2]*traceloader.Table, a, b *perfio.TP) (err error) {
 	var walks [2]traceloader.Walk
 	for i, t := range tables {
 		if walks[i], err = t.Walk(a.Degree); err != nil {
-			return nil, 0, err
+			return err
 		}
 	}
-	blocks = max(walks[0].Depth(), 1)
+	d.Blocks = max(walks[0].Depth(), 1)
 	have := make(map[perfio.AttentionRow]bool)
 	for _, r := range b.Attention {
 		r.TimeUS = 0
@@ -153,17 +156,18 @@ func steps(tables [2]*traceloader.Table, a, b *perfio.TP) (out []Step, blocks in
 		batch := traceloader.NewBatch(requests)
 		var real, emulated traceloader.Step
 		if !walks[0].Step(batch, &real) || !walks[1].Step(batch, &emulated) {
+			d.Unanswered++
 			continue
 		}
-		s.LayersUS, s.CollectivesUS = sums(&real, blocks)
-		s.EmulatedUS, _ = sums(&emulated, blocks)
+		s.LayersUS, s.CollectivesUS = sums(&real, d.Blocks)
+		s.EmulatedUS, _ = sums(&emulated, d.Blocks)
 		s.Layers, s.Whole = s.EmulatedUS/s.LayersUS, s.EmulatedUS/(s.LayersUS+s.CollectivesUS)
-		out = append(out, s)
+		d.Steps = append(d.Steps, s)
 	}
-	slices.SortFunc(out, func(x, y Step) int {
+	slices.SortFunc(d.Steps, func(x, y Step) int {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.KVHistory, y.KVHistory), cmp.Compare(x.Tokens, y.Tokens))
 	})
-	return out, blocks, nil
+	return nil
 }
 
 // sums are a step's layers and collectives, with as many blocks as said.
