@@ -1,6 +1,11 @@
 package profile
 
-import "github.com/layerprof/layerprof/perfio"
+import (
+	"math"
+	"slices"
+
+	"github.com/layerprof/layerprof/perfio"
+)
 
 // collectiveRecords are a result's collectives as the journal has them.
 func collectiveRecords(res Result) []collectiveRecord {
@@ -66,4 +71,36 @@ func (v *deriver) collectives(plan *TPPlan) {
 			}
 		}
 	}
+}
+
+// rankRatios says how unlike the ranks of a degree's engines are: for each, how
+// long its layers took by the fastest rank's of the same shot, the geometric mean
+// over all of them. nil where no engine had several ranks.
+func rankRatios(x *journalIndex, d *degree) []float64 {
+	var sums []float64
+	n := 0
+	for key, list := range x.shots {
+		if key.tp != d.tp || !slices.Contains(d.envs, key.env) {
+			continue
+		}
+		for _, s := range list {
+			for _, l := range s.Layers {
+				if len(l.RanksUS) != d.tp || d.tp < 2 {
+					continue
+				}
+				if sums == nil {
+					sums = make([]float64, d.tp)
+				}
+				fastest := slices.Min(l.RanksUS)
+				for i, us := range l.RanksUS {
+					sums[i] += math.Log(us / fastest)
+				}
+				n++
+			}
+		}
+	}
+	for i := range sums {
+		sums[i] = perfio.RoundDecimals(math.Exp(sums[i]/float64(n)), 4)
+	}
+	return sums
 }

@@ -61,6 +61,7 @@ type layerRecord struct {
 	Calls    int                  `json:"c,omitempty"`
 	Launches int                  `json:"n,omitempty"`
 	Kernels  map[string][]float64 `json:"kn,omitempty"`
+	RanksUS  []float64            `json:"rk,omitempty"`
 }
 
 // collectiveRecord is one layer's collectives of a kind in a shot.

@@ -552,7 +552,7 @@ func (d *Driver) result(index int, op *measureRequest, s *shotReply) profile.Res
 			return profile.Result{Index: index, Status: profile.Failed, Message: "the worker gave no time for layer " + name}
 		}
 		r.Layers = append(r.Layers, profile.LayerResult{
-			Layer: name, SamplesUS: layer.US, Calls: layer.Calls, Launches: layer.Launches, KernelsUS: layer.Kernels,
+			Layer: name, SamplesUS: layer.US, Calls: layer.Calls, Launches: layer.Launches, KernelsUS: layer.Kernels, RanksUS: layer.RanksUS,
 		})
 	}
 	for _, c := range s.Collectives {
