@@ -120,7 +120,7 @@ func inspect(dir string) (*inspection, error) {
 		tp := &bundle.TPs[i]
 		one := tpInspection{TP: tp.Degree, Rows: map[string]int{
 			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
-			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches),
+			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "collectives": len(tp.Collectives),
 		}}
 		if len(tp.Attention) > 0 {
 			one.Gaps = findGaps(tp.Attention)
@@ -195,6 +195,9 @@ func (in *inspection) print(out io.Writer) error {
 		if f := tp.SkewFit; f != nil {
 			fmt.Fprintf(w, "    skew_fit\t%d buckets\t%d samples, alpha_default %g, error p50 %.2f%% p90 %.2f%% p99 %.2f%%, mean %+.2f%%\n",
 				f.Buckets, f.NSamples, f.AlphaDefault, 100*f.RelErrP50, 100*f.RelErrP90, 100*f.RelErrP99, 100*f.SignedMean)
+		}
+		if n := tp.Rows["collectives"]; n > 0 {
+			fmt.Fprintf(w, "    collectives\t%d rows\t\n", n)
 		}
 		if n := tp.Rows["batches"]; n > 0 {
 			fmt.Fprintf(w, "    batches\t%d batches\t\n", n)
