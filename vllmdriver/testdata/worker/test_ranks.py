@@ -67,6 +67,11 @@ class RanksTest(unittest.TestCase):
         for bad in ({"device_lost": "x"}, {"error": {"code": "boot", "message": "x"}}):
             self.assertIs(ranks.merge("lsp_measure", [{"shots": [], "seconds": {}}, bad]), bad)
 
+    def test_lists_of_cores(self):
+        for text, want in (("0", {0}), ("0-2,5", {0, 1, 2, 5}), ("0|1", {0, 1}), ("0-1|2-3", {0, 1, 2, 3}),
+                           ("auto", None), ("nobind", None), ("", None), ("1-x", None), ("-1", None)):
+            self.assertEqual(ranks.parse_cores(text), want, text)
+
 
 if __name__ == "__main__":
     unittest.main()
