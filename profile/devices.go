@@ -157,10 +157,22 @@ func (m *multi) rounds(ctx context.Context, active []int) error {
 func (m *multi) round(ctx context.Context, active []int) (left []int, fatal error) {
 	m.counts = make(map[devicePart][2]int)
 	reports, errs := make([]*Report, len(active)), make([]error, len(active))
+	// What is wrong for all ends the others' parts, too.
+	stop, over := make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(stop) })
+	defer close(over)
+	go func() {
+		select {
+		case <-m.Stop:
+			ask()
+		case <-over:
+		}
+	}()
 	var wg sync.WaitGroup
 	for n, i := range active {
 		wg.Go(func() {
 			device, opts := m.Devices[i], m.RunOptions
+			opts.Stop = stop
 			opts.Open, opts.ReadTelemetry = device.Open, device.ReadTelemetry
 			opts.Place, opts.Shard = device.Place, Shard{n, len(active)}
 			observe := opts.Observe
@@ -168,7 +180,9 @@ func (m *multi) round(ctx context.Context, active []int) (left []int, fatal erro
 				e.Device = device.Name
 				observe(e)
 			}
-			reports[n], errs[n] = Run(ctx, opts)
+			if reports[n], errs[n] = Run(ctx, opts); errs[n] != nil && notTheDevice(errs[n]) {
+				ask()
+			}
 		})
 	}
 	wg.Wait()

@@ -5,6 +5,7 @@ package vllmdriver
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -167,6 +168,44 @@ func killed(t *testing.T, d *Driver, victim func(*process) int) {
 	t.Logf("%v", lostEngine(t, err).Err)
 	nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
 	wantGone(t, names)
+}
+
+// What a worker that is killed while it boots has in shared memory by then goes
+// with it.
+func TestVLLMRealTPKilledAtBoot(t *testing.T) {
+	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	spec, booted := realTPSpec(t), make(chan error, 1)
+	go func() {
+		_, err := d.Boot(t.Context(), spec)
+		booted <- err
+	}()
+	var p *process
+	var names []string
+	for len(names) == 0 {
+		select {
+		case err := <-booted:
+			t.Fatalf("the engine booted before it held shared memory: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		d.mu.Lock()
+		if d.client != nil {
+			p = d.client.process
+		}
+		d.mu.Unlock()
+		if p != nil {
+			names = held(p)
+		}
+	}
+	if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	err := <-booted
+	var start *StartError
+	if !errors.As(err, &start) {
+		t.Errorf("found %v, expected a *StartError", err)
+	}
+	nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 5*time.Second)
+	wantGone(t, append(names, held(p)...))
 }
 
 // youngest is the process that was started last: with vLLM's executor a rank.
