@@ -1,7 +1,10 @@
 package profile
 
 import (
+	"cmp"
+	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -16,6 +19,20 @@ func collectiveRecords(res Result) []collectiveRecord {
 		})
 	}
 	return out
+}
+
+// checkTPMode keeps real and emulated degrees out of one bundle: its meta.yaml
+// says one of the two of all.
+func (r *runner) checkTPMode() error {
+	meta, err := r.readMeta()
+	if meta == nil || err != nil {
+		return err
+	}
+	if was, is := meta.TPMode(), string(cmp.Or(r.Spec.TPMode, EmulatedTP)); was != is {
+		return fmt.Errorf("%s: tp_mode: found %s, expected %s: real and emulated degrees stand in bundles of their own (another --variant)",
+			filepath.Join(r.Dir, perfio.MetaFile), was, is)
+	}
+	return nil
 }
 
 // collectives makes the rows of collectives.csv: those of a layer whose work

@@ -2,6 +2,7 @@ package profile
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,6 +79,18 @@ func TestCollectives(t *testing.T) {
 	if b.Meta.TPMode() != perfio.TPModeReal || b.Meta.Int("engine_effective", "tensor_parallel_size") != 2 ||
 		b.Meta.Int("engine_effective", "hf_overrides", "vocab_size") != 1024 {
 		t.Errorf("meta.yaml: tp_mode %s, engine_effective %v", b.Meta.TPMode(), b.Meta.Get("engine_effective"))
+	}
+}
+
+// Real and emulated degrees do not share a bundle, whatever their degrees.
+func TestTPModesStandApart(t *testing.T) {
+	dir := t.TempDir()
+	mustRun(t, testOptions(t, newFakeDevice(), dir))
+	opts := testOptions(t, newFakeDevice(), dir)
+	opts.TPs, opts.Spec.TPMode, opts.OnChange = []int{2}, RealTP, KeepOnChange
+	_, err := Run(t.Context(), opts)
+	if err == nil || !strings.Contains(err.Error(), "meta.yaml: tp_mode: found emulated, expected real") {
+		t.Errorf("%v", err)
 	}
 }
 

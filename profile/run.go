@@ -182,6 +182,9 @@ func (r *runner) stopping() bool {
 }
 
 func (r *runner) run(ctx context.Context) error {
+	if err := r.checkTPMode(); err != nil {
+		return err
+	}
 	for _, tp := range r.TPs {
 		runDegree := r.runDegree
 		if r.Shard.Count > 0 {
