@@ -90,6 +90,35 @@ func (v *deriver) collectives(plan *TPPlan) {
 	}
 }
 
+// collectivesByLayer is what follows one call of each layer in a batch: all kinds
+// of collectives, each as often as it is called.
+func collectivesByLayer(records []stored) map[string]float64 {
+	type key struct {
+		layer, kind string
+		bytes       int
+	}
+	samples, calls := make(map[key][]float64), make(map[key]int)
+	for _, s := range records {
+		for _, c := range s.Collectives {
+			if c.Layer != "" {
+				k := key{c.Layer, c.Kind, c.Bytes}
+				samples[k], calls[k] = append(samples[k], c.US...), c.Calls
+			}
+		}
+	}
+	if len(samples) == 0 {
+		return nil
+	}
+	sums := make(map[string]float64)
+	for k, us := range samples {
+		sums[k.layer] += float64(calls[k]) * median(us)
+	}
+	for layer, us := range sums {
+		sums[layer] = shortUS(us)
+	}
+	return sums
+}
+
 // rankRatios says how unlike the ranks of a degree's engines are: for each, how
 // long its layers took by the fastest rank's of the same shot, the geometric mean
 // over all of them. nil where no engine had several ranks.

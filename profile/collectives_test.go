@@ -68,6 +68,19 @@ func TestCollectives(t *testing.T) {
 	if len(tp.Collectives) != want {
 		t.Errorf("%d rows, expected %d", len(tp.Collectives), want)
 	}
+	for _, batch := range tp.Batches {
+		tokens := 0
+		for _, q := range batch.Requests {
+			tokens += q.NewTokens
+		}
+		want := map[string]float64{"qkv_proj": float64(11 + tokens), "lm_head": float64(21 + len(batch.Requests))}
+		if !cmp.Equal(batch.CollectivesUS, want) {
+			t.Errorf("batch %v: found %v, expected %v", batch.Requests, batch.CollectivesUS, want)
+		}
+	}
+	if len(tp.Batches) == 0 {
+		t.Error("no batches")
+	}
 	// Layers that an emulated degree copies are measured.
 	if n := len(tp.PerSequence); n != 2*len(tokenGrid(8)) {
 		t.Errorf("%d per_sequence rows, expected those of lm_head and sampler", n)

@@ -32,6 +32,8 @@ func realBundle(t *testing.T) *perfio.Bundle {
 	two := b.TP(2)
 	two.MoE = b.TP(1).MoE // its own
 	two.Collectives = bundletest.Collectives()
+	two.Batches[0].MeasuredUS["attention"] *= 1.25
+	two.Batches[0].CollectivesUS = map[string]float64{"o_proj": 3}
 	for i := range two.Dense {
 		if two.Dense[i].Layer == "embedding" {
 			two.Dense[i].TimeUS *= 2
@@ -64,6 +66,10 @@ func TestCompare(t *testing.T) {
 	}
 	if len(d.Steps) == 0 || d.Blocks != 48 || d.Unanswered != 0 {
 		t.Fatalf("%+v", d)
+	}
+	attention, reduced := 48*1.25*7.5, 48*3.0
+	if b := d.Batches; b == nil || b.N != 1 || math.Abs(b.P50-1/1.25) > 1e-12 || math.Abs(b.CollectivesShare-reduced/(attention+reduced)) > 1e-12 {
+		t.Errorf("%+v", b)
 	}
 	for _, s := range d.Steps {
 		// embedding once, o_proj and moe in each block; lm_head by sequences. Lookups
