@@ -76,8 +76,8 @@ func (r *runner) write() error {
 	return nil
 }
 
-// readMeta reads the folder's meta.yaml; nil where there is none.
-func (r *runner) readMeta() (*perfio.Meta, error) {
+// metaOnDisk reads the folder's meta.yaml; nil where there is none.
+func (r *runner) metaOnDisk() (*perfio.Meta, error) {
 	name := filepath.Join(r.Dir, perfio.MetaFile)
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -93,7 +93,7 @@ func (r *runner) readMeta() (*perfio.Meta, error) {
 // readBundle reads what the folder holds already: an empty Bundle if that is
 // nothing, one without tables if that is meta.yaml alone.
 func (r *runner) readBundle() (*perfio.Bundle, error) {
-	meta, err := r.readMeta()
+	meta, err := r.metaOnDisk()
 	if err != nil {
 		return nil, err
 	}

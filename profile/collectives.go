@@ -24,7 +24,7 @@ func collectiveRecords(res Result) []collectiveRecord {
 // checkTPMode keeps real and emulated degrees out of one bundle: its meta.yaml
 // says one of the two of all.
 func (r *runner) checkTPMode() error {
-	meta, err := r.readMeta()
+	meta, err := r.metaOnDisk()
 	if meta == nil || err != nil {
 		return err
 	}
