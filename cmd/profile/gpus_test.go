@@ -81,7 +81,7 @@ if device == "1":
         left[0] -= 1
         return gone() if left[0] == 0 else measure(self, shot, request)
     worker.Worker.boot, worker.Worker.measure_shot = booting, measuring
-worker.main()
+worker.main(*[worker.Worker()][:worker.main.__code__.co_argcount])
 `, example, filepath.Join(dir, "dead"), seen, slow, diesAfter)
 	script := filepath.Join(dir, "device.py")
 	if err := os.WriteFile(script, []byte(text), 0o666); err != nil {
