@@ -178,7 +178,7 @@ func TestGPUGroups(t *testing.T) {
 		{"0,cpu:1", "emulated", []int{1}, fake, "devices of one kind", ""},
 	} {
 		t.Setenv("PATH", test.path)
-		f := &runFlags{sweepFlags: &sweepFlags{TPs: test.tps, TPMode: test.mode}, GPUs: test.gpus, DeviceEnv: "CUDA_VISIBLE_DEVICES"}
+		f := &runFlags{sweepFlags: &sweepFlags{TPs: test.tps, TPMode: test.mode}, GPUs: test.gpus, DeviceEnv: "CUDA_VISIBLE_DEVICES", DeviceLimit: 0.05}
 		groups, err := f.gpuGroups(t.Context())
 		switch {
 		case err != nil && (test.env != "" || !strings.Contains(err.Error(), test.want)):
@@ -188,9 +188,12 @@ func TestGPUGroups(t *testing.T) {
 		}
 	}
 	t.Setenv("CUDA_VISIBLE_DEVICES", "4,6")
-	f := &runFlags{sweepFlags: &sweepFlags{TPs: []int{1}, TPMode: string(profile.EmulatedTP)}, GPUs: "all"}
+	f := &runFlags{sweepFlags: &sweepFlags{TPs: []int{1}, TPMode: string(profile.EmulatedTP)}, GPUs: "all", DeviceLimit: 0.05}
 	if groups, err := f.gpuGroups(t.Context()); err != nil || fmt.Sprint(groups) != "[[4] [6]]" {
 		t.Errorf("all of CUDA_VISIBLE_DEVICES: %v, %v", groups, err)
+	}
+	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--gpus", "0,1", "--max-gpu-ratio", "-0.1"}, smallSweep()...)...); got.status != exitUsage {
+		t.Errorf("a negative limit: status %d, %s", got.status, got.stderr)
 	}
 	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--gpus", "0,1", "--shard", "0/2"}, smallSweep()...)...); got.status != exitUsage {
 		t.Errorf("gpus and shard: status %d, %s", got.status, got.stderr)
