@@ -140,10 +140,11 @@ func (m *multi) rounds(ctx context.Context, active []int) error {
 			}
 			return errors.Join(append(errs, m.merge())...)
 		}
-		left, err := m.setApart(left)
+		odd, err := m.setApart(active)
 		if err != nil {
 			return err
 		}
+		left = slices.DeleteFunc(left, func(i int) bool { return slices.Contains(odd, i) })
 		if err := m.merge(); err != nil || len(left) == len(active) || m.report.Missing == len(m.report.Failed) {
 			return err
 		}
@@ -260,8 +261,9 @@ func (m *multi) observe(tell func(Event)) func(Event) {
 // apartDir is where a device's own rows go: a variant beside the bundle's.
 func apartDir(dir, device string) string { return filepath.Clean(dir) + "-" + device }
 
-// setApart compares the devices by their anchors, moves the journals of those
-// that differ from the others out of the bundle, and returns the rest.
+// setApart compares the devices by their anchors, also one that was lost, moves
+// the journals of those that differ from the others out of the bundle, and
+// returns them.
 func (m *multi) setApart(active []int) ([]int, error) {
 	folder := filepath.Join(m.Dir, JournalDir)
 	files, err := journalFiles(folder)
@@ -286,14 +288,14 @@ func (m *multi) setApart(active []int) ([]int, error) {
 	}
 	shardRatios(reports, anchors, of, m.Limit)
 	odd := oddOnes(reports, m.Limit)
-	var left []int
+	var apart []int
 	for n, i := range active {
 		one := &m.report.Devices[i]
 		one.Anchors, one.Ratio = reports[n].Anchors, reports[n].Ratio
 		if !odd[n] {
-			left = append(left, i)
 			continue
 		}
+		apart = append(apart, i)
 		var own []string
 		for f, file := range files {
 			if deviceOf(f) == n {
@@ -305,7 +307,7 @@ func (m *multi) setApart(active []int) ([]int, error) {
 		}
 		m.warn("%s: its anchors took %.4f times as long as the others': its rows are kept apart, in %s", m.Devices[i].Name, one.Ratio, one.Apart)
 	}
-	return left, nil
+	return apart, nil
 }
 
 // oddOnes says which devices differ by more than the limit from the others,
