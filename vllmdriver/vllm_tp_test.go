@@ -16,12 +16,40 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/profile"
 )
 
-// ranksEnv gives each of two ranks a core of its own.
-const ranksEnv = "VLLM_CPU_OMP_THREADS_BIND=0|1"
+// ranksEnv gives each of two ranks a core of its own; "" where this process has
+// but one.
+func ranksEnv() string {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return ""
+	}
+	var cores []string
+	for core := 0; core < 1024 && len(cores) < 2; core++ {
+		if allowed.IsSet(core) {
+			cores = append(cores, itoa(core))
+		}
+	}
+	if len(cores) < 2 {
+		return ""
+	}
+	return "VLLM_CPU_OMP_THREADS_BIND=" + strings.Join(cores, "|")
+}
+
+// ranksOptions are of a driver on two ranks.
+func ranksOptions(t *testing.T) Options {
+	t.Helper()
+	python, env := vllmPython(t), ranksEnv()
+	if env == "" {
+		t.Skip("two ranks take two cores")
+	}
+	return Options{Python: python, Env: []string{env}}
+}
 
 // realTPSpec is a small Llama on two ranks.
 func realTPSpec(t *testing.T) profile.EngineSpec {
@@ -34,7 +62,7 @@ func realTPSpec(t *testing.T) profile.EngineSpec {
 // of its ranks, the engine is lost, all of it is cleared away, and the next one
 // measures.
 func TestVLLMRealTP(t *testing.T) {
-	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	d := newDriver(t, ranksOptions(t))
 	spec := realTPSpec(t)
 	e := bootVLLM(t, d, spec)
 	t.Run("measures", func(t *testing.T) { measuresRanks(t, d, spec, e) })
@@ -173,7 +201,7 @@ func killed(t *testing.T, d *Driver, victim func(*process) int) {
 // What a worker that is killed while it boots has in shared memory by then goes
 // with it.
 func TestVLLMRealTPKilledAtBoot(t *testing.T) {
-	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	d := newDriver(t, ranksOptions(t))
 	spec, booted := realTPSpec(t), make(chan error, 1)
 	go func() {
 		_, err := d.Boot(t.Context(), spec)
@@ -234,7 +262,7 @@ func playParentOfRanks() {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
-	d, err := New(Options{Python: os.Getenv("LAYERPROF_VLLM_PYTHON"), Env: []string{ranksEnv}})
+	d, err := New(Options{Python: os.Getenv("LAYERPROF_VLLM_PYTHON"), Env: []string{ranksEnv()}})
 	if err != nil {
 		fail(err)
 	}
@@ -257,7 +285,7 @@ func playParentOfRanks() {
 
 func TestVLLMRealTPParentKilled(t *testing.T) {
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+vllmPython(t))
+	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+ranksOptions(t).Python)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
