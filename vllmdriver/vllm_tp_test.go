@@ -70,7 +70,7 @@ func TestVLLMRealTP(t *testing.T) {
 	bootVLLM(t, d, spec)
 	firesShots(t, d, 2)
 	t.Run("rank killed", func(t *testing.T) {
-		killed(t, d, func(p *process) int { return youngest(t, rest(p)) })
+		killed(t, d, func(p *process) int { return largest(t, rest(p)) })
 	})
 }
 
@@ -236,24 +236,23 @@ func TestVLLMRealTPKilledAtBoot(t *testing.T) {
 	wantGone(t, append(names, held(p)...))
 }
 
-// youngest is the process that was started last: with vLLM's executor a rank.
-func youngest(t *testing.T, pids []int) int {
+// largest is the process with the most memory: of an engine's helpers a rank.
+func largest(t *testing.T, pids []int) int {
 	t.Helper()
-	return slices.MaxFunc(pids, func(a, b int) int { return int(startTime(t, a)) - int(startTime(t, b)) })
+	return slices.MaxFunc(pids, func(a, b int) int { return residentPages(t, a) - residentPages(t, b) })
 }
 
-// startTime is in clock ticks since the machine's boot.
-func startTime(t *testing.T, pid int) (ticks int64) {
+func residentPages(t *testing.T, pid int) (pages int) {
 	t.Helper()
-	stat, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "stat"))
+	statm, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "statm"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if _, err := fmt.Sscan(fields[19], &ticks); err != nil {
+	var size int
+	if _, err := fmt.Sscan(string(statm), &size, &pages); err != nil {
 		t.Fatal(err)
 	}
-	return ticks
+	return pages
 }
 
 // playParentOfRanks is a process that drives two ranks until it is killed.
