@@ -81,6 +81,9 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	if ratios := rankRatios(drift.index, d); len(ratios) > 1 {
 		telemetry.set("ranks", ratios)
 	}
+	if kernels := collectiveKernels(drift.index, d); len(kernels) > 0 {
+		telemetry.set("collective_bytes", kernels)
+	}
 	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)

@@ -15,7 +15,7 @@ func collectiveRecords(res Result) []collectiveRecord {
 	var out []collectiveRecord
 	for _, c := range res.Collectives {
 		out = append(out, collectiveRecord{
-			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, US: c.SamplesUS, WaitUS: c.WaitUS,
+			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, US: c.SamplesUS, WaitUS: c.WaitUS, By: c.By,
 		})
 	}
 	return out
@@ -88,6 +88,36 @@ func (v *deriver) collectives(plan *TPPlan) {
 			}
 		}
 	}
+}
+
+// collectiveKernels says which kernels ran which collectives, and for which
+// sizes: the least and the most bytes that a rank gave. Empty where no kernel is
+// known, as on a CPU.
+func collectiveKernels(x *journalIndex, d *degree) map[string]any {
+	sizes := make(map[string][]int)
+	for key, list := range x.shots {
+		if key.tp != d.tp || !slices.Contains(d.envs, key.env) {
+			continue
+		}
+		for _, s := range list {
+			for _, c := range s.Collectives {
+				if c.By == "" {
+					continue
+				}
+				name := c.Kind + " by " + c.By
+				if had := sizes[name]; had != nil {
+					sizes[name] = []int{min(had[0], c.Bytes), max(had[1], c.Bytes)}
+				} else {
+					sizes[name] = []int{c.Bytes, c.Bytes}
+				}
+			}
+		}
+	}
+	out := make(map[string]any, len(sizes))
+	for name, bytes := range sizes {
+		out[name] = bytes
+	}
+	return out
 }
 
 // collectivesByLayer is what follows one call of each layer in a batch: all kinds

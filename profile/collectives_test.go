@@ -22,7 +22,7 @@ func (d ranksDriver) Measure(ctx context.Context, shots []Shot, o MeasureOptions
 			r.Layers[i].RanksUS = []float64{us, us / 1.25}
 		}
 		add := func(layer, kind string, rows int, us float64) {
-			c := CollectiveResult{Layer: layer, Kind: kind, Rows: rows, Bytes: 2 * rows, Ranks: 2, Calls: 1}
+			c := CollectiveResult{Layer: layer, Kind: kind, Rows: rows, Bytes: 2 * rows, Ranks: 2, Calls: 1, By: "kernel"}
 			for n := range o.Iterations {
 				c.SamplesUS, c.WaitUS = append(c.SamplesUS, us+float64(n)), append(c.WaitUS, float64(2*n))
 			}
@@ -88,6 +88,10 @@ func TestCollectives(t *testing.T) {
 	ranks := b.Meta.Get("telemetry", "ranks")
 	if ranks == nil || len(ranks.Content) != 2 || ranks.Content[0].Value != "1.25" || ranks.Content[1].Value != "1.0" {
 		t.Errorf("telemetry.ranks: %+v", ranks)
+	}
+	// The largest random batch decides the most bytes.
+	if sizes := b.Meta.Get("telemetry", "collective_bytes", "all_reduce by kernel"); sizes == nil || len(sizes.Content) != 2 || sizes.Content[0].Value != "2" {
+		t.Errorf("telemetry.collective_bytes: %+v", sizes)
 	}
 	if b.Meta.TPMode() != perfio.TPModeReal || b.Meta.Int("engine_effective", "tensor_parallel_size") != 2 ||
 		b.Meta.Int("engine_effective", "hf_overrides", "vocab_size") != 1024 {

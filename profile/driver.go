@@ -203,6 +203,7 @@ type CollectiveResult struct {
 	SamplesUS []float64
 	// WaitUS is how much longer the rank that came first was in it.
 	WaitUS []float64
+	By     string // the kernel that took most of it; "" where none is known
 }
 
 // Telemetry is the device's state around a shot or a block of shots. A zero is

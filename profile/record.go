@@ -74,6 +74,7 @@ type collectiveRecord struct {
 	Calls  int       `json:"c"`
 	US     []float64 `json:"us"`
 	WaitUS []float64 `json:"w"`
+	By     string    `json:"by,omitempty"`
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

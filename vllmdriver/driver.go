@@ -557,7 +557,7 @@ func (d *Driver) result(index int, op *measureRequest, s *shotReply) profile.Res
 	}
 	for _, c := range s.Collectives {
 		r.Collectives = append(r.Collectives, profile.CollectiveResult{
-			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, SamplesUS: c.US, WaitUS: c.WaitUS,
+			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, SamplesUS: c.US, WaitUS: c.WaitUS, By: c.By,
 		})
 	}
 	if d.spec.TPMode == profile.RealTP && d.spec.TP > 1 && len(r.Collectives) == 0 {

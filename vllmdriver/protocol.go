@@ -190,6 +190,7 @@ type collectiveReply struct {
 	Calls  int       `json:"calls"`
 	US     []float64 `json:"us"`
 	WaitUS []float64 `json:"wait_us"`
+	By     string    `json:"by"`
 }
 
 func (c *collectiveReply) check(iterations int) error {

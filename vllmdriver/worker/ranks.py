@@ -140,7 +140,7 @@ def merge_collectives(lists):
     for calls in zip(*lists):
         c = calls[0]
         entry = groups.setdefault((c["layer"], c["kind"], c["rows"], c["bytes"]), 
-                                  {"calls": 0, "layer_calls": c["layer_calls"], "us": [], "wait_us": []})
+                                  {"calls": 0, "layer_calls": c["layer_calls"], "by": c.get("by", ""), "us": [], "wait_us": []})
         entry["calls"] += 1
         entry["us"].append([min(us) for us in zip(*(c["us"] for c in calls))])
         entry["wait_us"].append([max(us) - min(us) for us in zip(*(c["us"] for c in calls))])
@@ -148,7 +148,7 @@ def merge_collectives(lists):
     for (layer, kind, rows, size), e in groups.items():
         if e["calls"] % e["layer_calls"]:
             raise RanksError(f"layer {layer}: {e['calls']} collectives {kind} in {e['layer_calls']} calls")
-        out.append({"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"] // e["layer_calls"],
+        out.append({"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"] // e["layer_calls"], "by": e["by"],
                     "us": means(e["us"]), "wait_us": means(e["wait_us"])})
     return out
 
