@@ -83,7 +83,7 @@ func Of(bundle *perfio.Bundle) (*Inspection, error) {
 		tp := &bundle.TPs[i]
 		one := TP{TP: tp.Degree, Rows: map[string]int{
 			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
-			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches),
+			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "collectives": len(tp.Collectives),
 		}}
 		if len(tp.Attention) > 0 {
 			one.Gaps = findGaps(tp.Attention)
