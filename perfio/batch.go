@@ -40,6 +40,9 @@ type BatchRow struct {
 	MeasuredUS map[string]float64 `json:"measured_us,omitempty"`
 	// KernelsUS splits attention by kernel: flash, combine, cache_write.
 	KernelsUS map[string]float64 `json:"kernels_us,omitempty"`
+	// CollectivesUS is what the ranks of a tensor-parallel engine exchange at the
+	// end of a call of the layer, which MeasuredUS does not have.
+	CollectivesUS map[string]float64 `json:"collectives_us,omitempty"`
 	// SpreadUS is the median absolute deviation over the samples, by layer.
 	SpreadUS map[string]float64 `json:"spread_us,omitempty"`
 	// N is the number of samples behind each time.

@@ -154,7 +154,8 @@ func (b *BatchRow) check() (field string, err error) {
 		name   string
 		values map[string]float64
 		zero   bool
-	}{{"measured_us", b.MeasuredUS, false}, {"kernels_us", b.KernelsUS, true}, {"spread_us", b.SpreadUS, true}} {
+	}{{"measured_us", b.MeasuredUS, false}, {"kernels_us", b.KernelsUS, true}, {"collectives_us", b.CollectivesUS, false},
+		{"spread_us", b.SpreadUS, true}} {
 		for _, name := range sortedKeys(m.values) {
 			if v := m.values[name]; v < 0 || v == 0 && !m.zero || v > MaxTimeUS || math.IsNaN(v) {
 				return m.name + "." + name, &MismatchError{fmt.Sprint(v), fmt.Sprintf("a number above 0 and at most %g", float64(MaxTimeUS))}

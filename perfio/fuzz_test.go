@@ -120,7 +120,7 @@ func FuzzCollectives(f *testing.F) {
 }
 
 func FuzzBatches(f *testing.F) {
-	f.Add([]byte(`{"requests":[[16,0],[1,100]],"measured_us":{"attention":7.5},"n":3,"kind":"mixed"}` + "\n\n{\"requests\":[[1,1]],\"x\":[{}]}"))
+	f.Add([]byte(`{"requests":[[16,0],[1,100]],"measured_us":{"attention":7.5},"collectives_us":{"o_proj":3},"n":3,"kind":"mixed"}` + "\n\n{\"requests\":[[1,1]],\"x\":[{}]}"))
 	f.Add([]byte(`{"requests":[[1]]}`))
 	f.Add([]byte(`{"requests":[[1,-1]],"step_us":1e400}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -78,6 +78,12 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	telemetry := newYAMLMap()
 	telemetry.set("anchors", driftNode(drift, r.DriftThreshold))
 	telemetry.setOrDrop("shards", shardsNode(r.shards), len(r.shards) > 0)
+	if ratios := rankRatios(drift.index, d); len(ratios) > 1 {
+		telemetry.set("ranks", ratios)
+	}
+	if kernels := collectiveKernels(drift.index, d); len(kernels) > 0 {
+		telemetry.set("collective_bytes", kernels)
+	}
 	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)

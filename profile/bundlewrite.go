@@ -76,20 +76,29 @@ func (r *runner) write() error {
 	return nil
 }
 
-// readBundle reads what the folder holds already: an empty Bundle if that is
-// nothing, one without tables if that is meta.yaml alone.
-func (r *runner) readBundle() (*perfio.Bundle, error) {
+// metaOnDisk reads the folder's meta.yaml; nil where there is none.
+func (r *runner) metaOnDisk() (*perfio.Meta, error) {
 	name := filepath.Join(r.Dir, perfio.MetaFile)
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return &perfio.Bundle{}, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	meta, err := perfio.ParseMeta(f, name)
-	if err := errors.Join(err, f.Close()); err != nil {
+	return meta, errors.Join(err, f.Close())
+}
+
+// readBundle reads what the folder holds already: an empty Bundle if that is
+// nothing, one without tables if that is meta.yaml alone.
+func (r *runner) readBundle() (*perfio.Bundle, error) {
+	meta, err := r.metaOnDisk()
+	if err != nil {
 		return nil, err
+	}
+	if meta == nil {
+		return &perfio.Bundle{}, nil
 	}
 	entries, err := os.ReadDir(r.Dir)
 	if err != nil {

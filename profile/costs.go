@@ -12,9 +12,11 @@ type Costs struct {
 	HistorySeconds float64 `json:"history_seconds"`
 }
 
-// guessedCosts are what the sweeps of a Llama-3.1-8B with two blocks on an H200
-// took, 37 shots a second with one warm-up and three timed runs: most of a shot
-// is the host's work, whatever the batch.
+// guessedCosts give what a sweep of Llama-3.1-8B with two blocks on an H200 was
+// measured to take, 37 shots a second with one warm-up and three timed runs, and
+// a boot in the middle of the 20 to 51 s that were seen. How a shot's time divides
+// is an estimate: most of it is the host's work, whatever the batch; tokens and
+// history by the device's rates.
 var guessedCosts = Costs{
 	BootSeconds: 40, ShotSeconds: 4e-3, RunSeconds: 5e-3, TokenSeconds: 1.5e-6, HistorySeconds: 2e-9,
 }

@@ -277,6 +277,7 @@ func (v *deriver) batches(c *CategoryPlan) []perfio.BatchRow {
 			}
 		}
 		row.StepUS = shortUS(row.StepUS)
+		row.CollectivesUS = collectivesByLayer(records)
 		rows = append(rows, row)
 	}
 	return rows

@@ -140,10 +140,11 @@ func (m *multi) rounds(ctx context.Context, active []int) error {
 			}
 			return errors.Join(append(errs, m.merge())...)
 		}
-		left, err := m.setApart(left)
+		odd, err := m.setApart(active)
 		if err != nil {
 			return err
 		}
+		left = slices.DeleteFunc(left, func(i int) bool { return slices.Contains(odd, i) })
 		if err := m.merge(); err != nil || len(left) == len(active) || m.report.Missing == len(m.report.Failed) {
 			return err
 		}
@@ -157,10 +158,22 @@ func (m *multi) rounds(ctx context.Context, active []int) error {
 func (m *multi) round(ctx context.Context, active []int) (left []int, fatal error) {
 	m.counts = make(map[devicePart][2]int)
 	reports, errs := make([]*Report, len(active)), make([]error, len(active))
+	// What is wrong for all ends the others' parts, too.
+	stop, over := make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(stop) })
+	defer close(over)
+	go func() {
+		select {
+		case <-m.Stop:
+			ask()
+		case <-over:
+		}
+	}()
 	var wg sync.WaitGroup
 	for n, i := range active {
 		wg.Go(func() {
 			device, opts := m.Devices[i], m.RunOptions
+			opts.Stop = stop
 			opts.Open, opts.ReadTelemetry = device.Open, device.ReadTelemetry
 			opts.Place, opts.Shard = device.Place, Shard{n, len(active)}
 			observe := opts.Observe
@@ -168,7 +181,9 @@ func (m *multi) round(ctx context.Context, active []int) (left []int, fatal erro
 				e.Device = device.Name
 				observe(e)
 			}
-			reports[n], errs[n] = Run(ctx, opts)
+			if reports[n], errs[n] = Run(ctx, opts); errs[n] != nil && notTheDevice(errs[n]) {
+				ask()
+			}
 		})
 	}
 	wg.Wait()
@@ -246,8 +261,9 @@ func (m *multi) observe(tell func(Event)) func(Event) {
 // apartDir is where a device's own rows go: a variant beside the bundle's.
 func apartDir(dir, device string) string { return filepath.Clean(dir) + "-" + device }
 
-// setApart compares the devices by their anchors, moves the journals of those
-// that differ from the others out of the bundle, and returns the rest.
+// setApart compares the devices by their anchors, also one that was lost, moves
+// the journals of those that differ from the others out of the bundle, and
+// returns them.
 func (m *multi) setApart(active []int) ([]int, error) {
 	folder := filepath.Join(m.Dir, JournalDir)
 	files, err := journalFiles(folder)
@@ -272,14 +288,14 @@ func (m *multi) setApart(active []int) ([]int, error) {
 	}
 	shardRatios(reports, anchors, of, m.Limit)
 	odd := oddOnes(reports, m.Limit)
-	var left []int
+	var apart []int
 	for n, i := range active {
 		one := &m.report.Devices[i]
 		one.Anchors, one.Ratio = reports[n].Anchors, reports[n].Ratio
 		if !odd[n] {
-			left = append(left, i)
 			continue
 		}
+		apart = append(apart, i)
 		var own []string
 		for f, file := range files {
 			if deviceOf(f) == n {
@@ -291,7 +307,7 @@ func (m *multi) setApart(active []int) ([]int, error) {
 		}
 		m.warn("%s: its anchors took %.4f times as long as the others': its rows are kept apart, in %s", m.Devices[i].Name, one.Ratio, one.Apart)
 	}
-	return left, nil
+	return apart, nil
 }
 
 // oddOnes says which devices differ by more than the limit from the others,

@@ -91,6 +91,19 @@ func TestLostDevice(t *testing.T) {
 	}
 }
 
+// A device that was slow before it was lost leaves no rows in the bundle.
+func TestSlowDeviceLost(t *testing.T) {
+	want, _ := wholeRun(t)
+	dir := filepath.Join(t.TempDir(), "bf16")
+	opts, devices := devicesOptions(t, dir, 1, 1.2, 1)
+	dieAfter(&opts, 1, devices[1], 60)
+	report, err := RunDevices(t.Context(), opts)
+	if err != nil || report.Partial() || report.Devices[1].Lost == nil || report.Devices[1].Apart == "" {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	sameTables(t, bundleText(t, dir), want)
+}
+
 // With every device gone the run ends with what was measured, to go on later.
 func TestAllDevicesLost(t *testing.T) {
 	want, _ := wholeRun(t)

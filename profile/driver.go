@@ -185,6 +185,9 @@ type LayerResult struct {
 	// KernelsUS splits the time by kernel class (attention: flash, combine,
 	// cache_write), a value a sample; nil where there is no such split.
 	KernelsUS map[string][]float64
+	// RanksUS is the median of each rank of an engine of several, of which
+	// SamplesUS has the slowest; nil where there is one.
+	RanksUS []float64
 }
 
 // CollectiveResult is one kind of collective that a layer ends with.
@@ -200,6 +203,7 @@ type CollectiveResult struct {
 	SamplesUS []float64
 	// WaitUS is how much longer the rank that came first was in it.
 	WaitUS []float64
+	By     string // the kernel that took most of it; "" where none is known
 }
 
 // Telemetry is the device's state around a shot or a block of shots. A zero is

@@ -38,6 +38,7 @@ type Journal struct {
 	file    journalFile
 	pending []byte // encoded, not written
 	dirty   bool   // written, not synced
+	memory  bool   // records enter the index alone
 	err     error  // the first failed write or sync; nothing is appended after it
 	index   journalIndex
 }
@@ -72,33 +73,43 @@ func OpenJournal(dir, shard string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	own := filepath.Join(dir, shard+".jsonl")
-	j := &Journal{own: own, index: newJournalIndex()}
 	names, err := journalFiles(dir)
 	if err != nil {
 		return nil, err
 	}
-	var ownSize int64
+	return openJournal(dir, shard, names)
+}
+
+// openJournal opens the journal whose files are names, and the shard's own,
+// which a network file system's listing may not show yet: it is opened by its
+// name, so that what stands in it is never taken for nothing.
+func openJournal(dir, shard string, names []string) (_ *Journal, err error) {
+	j := &Journal{own: filepath.Join(dir, shard+".jsonl"), index: newJournalIndex()}
+	f, err := os.OpenFile(j.own, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	at, found := slices.BinarySearch(names, j.own)
+	if !found {
+		names = slices.Insert(slices.Clone(names), at, j.own)
+	}
+	j.index.own = at
 	for i, name := range names {
 		size, err := j.read(name, i)
 		if err != nil {
 			return nil, err
 		}
-		if name == own {
-			ownSize = size
+		// A torn tail is cut off before anything is appended to it.
+		if name == j.own {
+			if err := f.Truncate(size); err != nil {
+				return nil, err
+			}
 		}
-	}
-	j.index.own = len(names)
-	if i := slices.Index(names, own); i >= 0 {
-		j.index.own = i
-	}
-	f, err := os.OpenFile(own, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	// A torn tail is cut off before anything is appended to it.
-	if err := f.Truncate(ownSize); err != nil {
-		return nil, errors.Join(err, f.Close())
 	}
 	j.file = f
 	return j, syncDir(dir)
@@ -198,6 +209,10 @@ func parseAll(lines [][]byte) ([]*record, []error) {
 // append adds a record to the index and to the file. The record survives the
 // end of this process once append has returned, and a power cut once sync has.
 func (j *Journal) append(r *record) error {
+	if j.memory {
+		j.index.add(r, j.index.own)
+		return nil
+	}
 	if j.err == nil && j.file == nil {
 		j.err = errors.New("journal: it is not open for appending")
 	}

@@ -208,6 +208,24 @@ func TestJournalShards(t *testing.T) {
 	}
 }
 
+// A listing that does not show the file yet does not empty it.
+func TestJournalOfAStaleListing(t *testing.T) {
+	dir, _ := writeJournal(t, 3)
+	j, err := openJournal(dir, DefaultShard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j.index.shotRecords != 3 || j.nextBlock() != 2 {
+		t.Errorf("%d shots, next block %d", j.index.shotRecords, j.nextBlock())
+	}
+	mustClose(t, j)
+	j = mustOpen(t, dir)
+	defer mustClose(t, j)
+	if j.index.shotRecords != 3 {
+		t.Errorf("then %d shots", j.index.shotRecords)
+	}
+}
+
 func FuzzJournal(f *testing.F) {
 	line, err := appendRecord(nil, testRecord(1))
 	if err != nil {

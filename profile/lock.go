@@ -127,6 +127,13 @@ func (l *Lock) place() error {
 		return err
 	}
 	err = os.Link(own, l.path)
+	if errors.Is(err, os.ErrExist) {
+		// A network file system that lost its answer has asked again, and been
+		// told of the link that it had made.
+		if held, heldErr := l.held(); heldErr == nil && held {
+			err = nil
+		}
+	}
 	return errors.Join(err, os.Remove(own))
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -169,5 +170,53 @@ func TestRunRefusesALockedBundle(t *testing.T) {
 	}
 	if d.opened != 0 {
 		t.Error("a driver was opened for a bundle that is not ours")
+	}
+}
+
+// A holder whose lock another one has taken meanwhile is told.
+func TestLockIsLost(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := AcquireLock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-lock.Lost():
+		t.Fatal("lost at once")
+	default:
+	}
+	takeLock(t, filepath.Join(dir, lockFile))
+	<-lock.Lost() // within a beat
+	if err := lock.Release(); err == nil || !strings.Contains(err.Error(), "taken away") {
+		t.Errorf("release: %v", err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, lockFile)); err != nil || !strings.Contains(string(text), "taker") {
+		t.Errorf("the taker's lock is gone: %v, %s", err, text)
+	}
+}
+
+// takeLock replaces a lock by that of another host.
+func takeLock(t *testing.T, path string) {
+	t.Helper()
+	text, err := json.Marshal(lockHolder{Host: "elsewhere", Boot: "another", PID: 7, Token: "taker"})
+	if err == nil {
+		err = os.WriteFile(path, text, 0o666)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A link that is said to exist, and is this very lock's, is the lock.
+func TestLockPlacedTwice(t *testing.T) {
+	lock, err := AcquireLock(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.place(); err != nil {
+		t.Errorf("placed again: %v", err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Error(err)
 	}
 }

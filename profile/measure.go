@@ -297,7 +297,7 @@ func keptLayers(t *task, res Result) []layerRecord {
 	kept := make([]layerRecord, 0, len(t.layers))
 	for _, l := range res.Layers {
 		if _, ok := slices.BinarySearch(t.layers, l.Layer); ok {
-			kept = append(kept, layerRecord{Layer: l.Layer, US: l.SamplesUS, Calls: l.Calls, Launches: l.Launches, Kernels: l.KernelsUS})
+			kept = append(kept, layerRecord{Layer: l.Layer, US: l.SamplesUS, Calls: l.Calls, Launches: l.Launches, Kernels: l.KernelsUS, RanksUS: l.RanksUS})
 		}
 	}
 	return kept

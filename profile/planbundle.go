@@ -63,7 +63,7 @@ func (p planner) fromRows(tp *perfio.TP) TPPlan {
 	}
 	add(attention)
 
-	if tp.Degree == 1 {
+	if tp.Degree == 1 || p.opts.RealTP {
 		moe := CategoryPlan{Category: MoE, Layers: p.categoryLayers(MoE)}
 		for _, row := range tp.MoE {
 			moe.Shots = append(moe.Shots, moeShot(row.Tokens, row.ActivatedExperts))
@@ -97,7 +97,7 @@ func (p planner) byCount(category Category, layers map[int][]string, shot func(i
 	slices.Sort(counts)
 	for _, n := range counts {
 		names := layers[n]
-		if p.tp != p.opts.TPs[0] {
+		if p.tp != p.opts.TPs[0] && !p.opts.RealTP {
 			names = slices.DeleteFunc(names, p.stable)
 		}
 		slices.Sort(names)

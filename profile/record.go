@@ -75,6 +75,7 @@ type layerRecord struct {
 	Calls    int                  `json:"c,omitempty"`
 	Launches int                  `json:"n,omitempty"`
 	Kernels  map[string][]float64 `json:"kn,omitempty"`
+	RanksUS  []float64            `json:"rk,omitempty"`
 }
 
 // collectiveRecord is one layer's collectives of a kind in a shot.
@@ -87,6 +88,7 @@ type collectiveRecord struct {
 	Calls  int       `json:"c"`
 	US     []float64 `json:"us"`
 	WaitUS []float64 `json:"w"`
+	By     string    `json:"by,omitempty"`
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

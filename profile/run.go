@@ -209,6 +209,9 @@ func (r *runner) stopping() bool {
 }
 
 func (r *runner) run(ctx context.Context) error {
+	if err := r.checkTPMode(); err != nil {
+		return err
+	}
 	for _, tp := range r.TPs {
 		if r.Steps != nil && r.Steps.Alone {
 			break

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 func TestParseShard(t *testing.T) {
@@ -191,11 +195,25 @@ func TestShardRatios(t *testing.T) {
 	if _, err := MergeShards(MergeOptions{Dir: dir, Limit: 0.1}); err != nil {
 		t.Fatal(err)
 	}
-	got, want := tables(t, dir), tables(t, whole)
+	got, want := tables(t, dir), bundleText(t, whole)
 	for _, name := range []string{"tp1/attention.csv", "tp2/dense.csv"} {
 		if got[name] != want[name] { // 1.08*x/1.08 is x in six digits
 			t.Errorf("%s is not corrected", name)
 		}
+	}
+	// With its file moved away, another device measures it anew.
+	file := filepath.Join(dir, JournalDir, "shard-0002-of-0004.jsonl")
+	aside := filepath.Join(t.TempDir(), "aside.jsonl")
+	if err := os.Rename(file, aside); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, shardOptions(t, newFakeDevice(), dir, 2, 4))
+	if _, err := MergeShards(MergeOptions{Dir: dir}); err != nil {
+		t.Error(err)
+	}
+	sameTables(t, bundleText(t, dir), want)
+	if err := os.Rename(aside, file); err != nil {
+		t.Fatal(err)
 	}
 	// Kept apart, its shots are missing and nothing else.
 	report, err = MergeShards(MergeOptions{Dir: dir, Use: func(file string) bool { return file != "shard-0002-of-0004" }})
@@ -303,4 +321,140 @@ func TestShardLocks(t *testing.T) {
 		t.Errorf("a second run of the shard: %v", err)
 	}
 	mustRun(t, shardOptions(t, newFakeDevice(), dir, 2, 3))
+}
+
+// Shards that began at one moment in environments that do not go together are
+// told apart by the merge.
+func TestShardsOfOtherEnvironments(t *testing.T) {
+	a, b, out := t.TempDir(), t.TempDir(), t.TempDir()
+	mustRun(t, shardOptions(t, newFakeDevice(), a, 0, 2))
+	other := newFakeDevice()
+	other.fingerprint = map[string]string{"driver": "fake", "gpu": "FAKE-2"}
+	mustRun(t, shardOptions(t, other, b, 1, 2))
+	if err := GatherShards(out, []string{a, b}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := MergeShards(MergeOptions{Dir: out})
+	var environment *EnvironmentError
+	if !errors.As(err, &environment) || !slices.Equal(environment.Differences, []Difference{{"gpu", "FAKE-1", "FAKE-2"}}) {
+		t.Errorf("%v", err)
+	}
+	// One that sees another's journal is stopped before it measures.
+	if _, err := Run(t.Context(), shardOptions(t, other, a, 1, 2)); !errors.As(err, &environment) {
+		t.Errorf("%v", err)
+	}
+	// Accepted, they go together.
+	opts := shardOptions(t, other, a, 1, 2)
+	opts.OnChange = KeepOnChange
+	mustRun(t, opts)
+	if report, err := MergeShards(MergeOptions{Dir: a}); err != nil || report.Missing != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// A shard whose machine was cut off, and whose lock another one has taken, ends.
+func TestShardThatLostItsLock(t *testing.T) {
+	dir := t.TempDir()
+	d := newFakeDevice()
+	opts := shardOptions(t, d, dir, 0, 2)
+	path := filepath.Join(dir, JournalDir, lockName(opts.Shard))
+	var taken sync.Once
+	d.sample = func(us float64, shot, _ int) float64 {
+		if shot > 50 {
+			taken.Do(func() { takeLock(t, path) })
+			time.Sleep(10 * time.Millisecond)
+		}
+		return us
+	}
+	report, err := Run(t.Context(), opts)
+	if err == nil || !strings.Contains(err.Error(), "taken away") || !report.Stopped {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Error(err)
+	}
+	d.sample = nil
+	if again := mustRun(t, opts); again.Measured == 0 || again.Reused < 50 {
+		t.Errorf("%+v", again)
+	}
+}
+
+// What is left is estimated by the pace of what was measured.
+func TestSurvey(t *testing.T) {
+	dir, d := t.TempDir(), newFakeDevice()
+	limits := func(int) (*Engine, error) { return &Engine{Limits: d.limits, Origin: Measured}, nil }
+	survey := func() *Survey {
+		t.Helper()
+		opts := shardOptions(t, d, dir, 0, 0)
+		opts.Costs = guessedCosts
+		s, err := NewSurvey(opts, limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := survey()
+	if before.Left != before.Shots || before.Left == 0 || before.Paced || before.Begun != 0 || before.Seconds != before.LeftSeconds {
+		t.Errorf("%+v", before)
+	}
+	opts := shardOptions(t, d, dir, 1, 3)
+	clock := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	opts.Now = func() time.Time {
+		clock = clock.Add(500 * time.Millisecond)
+		return clock
+	}
+	mustRun(t, opts)
+	after := survey()
+	shards := after.Shards(3)
+	if after.Begun != 3 || !after.Paced || after.Shots != before.Shots || shards[1].Left != 0 || shards[0].Left != shards[0].Shots ||
+		after.Left != shards[0].Shots+shards[2].Shots {
+		t.Errorf("%+v, %+v", after, shards)
+	}
+	for _, s := range []ShardSurvey{shards[0], shards[2]} {
+		boots := 2 * after.Costs.BootSeconds
+		// A little more than half a second each, for the anchors between.
+		if each := (s.Seconds - boots) / float64(s.Left); each < 0.5 || each > 0.55 {
+			t.Errorf("%v s a shot: %+v", each, s)
+		}
+	}
+}
+
+// Noise and a slower device together: what the merge corrects is the device, up
+// to the anchors' own noise.
+func TestShardCorrection(t *testing.T) {
+	errorsOf := func(slow float64) (p50, p90, ratio float64) {
+		dir := t.TempDir()
+		for i := range 4 {
+			d, random := newFakeDevice(), rand.New(rand.NewPCG(5, uint64(i)))
+			factor := 1.0
+			if i == 2 {
+				factor = slow
+			}
+			d.sample = func(us float64, _, _ int) float64 { return us * factor * (1 + 0.003*random.NormFloat64()) }
+			opts := shardOptions(t, d, dir, i, 4)
+			opts.Observe, opts.AnchorEvery = nil, 10
+			mustRun(t, opts)
+		}
+		report, err := MergeShards(MergeOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := perfio.OpenBundle(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []float64
+		for _, row := range bundle.TPs[0].Attention {
+			shot := attentionShot(AttentionPoint{row.PrefillChunk, row.KVPrefill, row.NDecode, row.KVDecode}, EngineOrder)
+			list = append(list, math.Abs(row.TimeUS/fakeTime(shot.Shape(), "attention")-1))
+		}
+		slices.Sort(list)
+		return list[len(list)/2], list[len(list)*9/10], report.Shards[2].Ratio
+	}
+	p50, p90, _ := errorsOf(1)
+	slow50, slow90, ratio := errorsOf(1.03)
+	t.Logf("errors p50/p90: %.2f/%.2f%% on equal devices, %.2f/%.2f%% with a shard on a device 3%% slower, found %.4f", 100*p50, 100*p90, 100*slow50, 100*slow90, ratio)
+	if slow90 > p90+0.003 || math.Abs(ratio-1.03) > 0.003 {
+		t.Error("the slower device is left in the tables")
+	}
 }

@@ -268,20 +268,25 @@ func (r *runner) agreePlan(ctx context.Context) (*shardPlan, error) {
 		if p != nil || err != nil {
 			return p, err
 		}
-		lock, err := AcquireLock(filepath.Dir(path))
-		var locked *LockedError
 		if r.stopping() {
 			return nil, ErrStopped
 		}
-		if errors.As(err, &locked) && time.Since(began) < planWait && ctx.Err() == nil {
-			time.Sleep(50 * time.Millisecond) // another shard plans
-			continue
-		}
-		if err != nil {
+		lock, err := AcquireLock(filepath.Dir(path))
+		var locked *LockedError
+		switch {
+		case err == nil:
+			p, err := r.placePlan(path)
+			if err = errors.Join(err, lock.Release()); p != nil || err != nil {
+				return p, err
+			}
+			// The file system still shows what was there a moment ago.
+		case !errors.As(err, &locked): // else another shard plans
 			return nil, err
 		}
-		p, err = r.placePlan(path)
-		return p, errors.Join(err, lock.Release())
+		if time.Since(began) > planWait || ctx.Err() != nil {
+			return nil, errors.Join(fmt.Errorf("%s: waited %v for it to appear", path, planWait), err, ctx.Err())
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -543,12 +543,12 @@ func (d *Driver) result(index int, op *measureRequest, s *shotReply) profile.Res
 			return profile.Result{Index: index, Status: profile.Failed, Message: "the worker gave no time for layer " + name}
 		}
 		r.Layers = append(r.Layers, profile.LayerResult{
-			Layer: name, SamplesUS: layer.US, Calls: layer.Calls, Launches: layer.Launches, KernelsUS: layer.Kernels,
+			Layer: name, SamplesUS: layer.US, Calls: layer.Calls, Launches: layer.Launches, KernelsUS: layer.Kernels, RanksUS: layer.RanksUS,
 		})
 	}
 	for _, c := range s.Collectives {
 		r.Collectives = append(r.Collectives, profile.CollectiveResult{
-			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, SamplesUS: c.US, WaitUS: c.WaitUS,
+			Layer: c.Layer, Kind: c.Kind, Rows: c.Rows, Bytes: c.Bytes, Ranks: c.Ranks, Calls: c.Calls, SamplesUS: c.US, WaitUS: c.WaitUS, By: c.By,
 		})
 	}
 	if d.spec.TPMode == profile.RealTP && d.spec.TP > 1 && len(r.Collectives) == 0 {

@@ -178,6 +178,7 @@ type layerReply struct {
 	Calls    int                  `json:"calls"`
 	Launches int                  `json:"launches"`
 	Kernels  map[string][]float64 `json:"kernels"`
+	RanksUS  []float64            `json:"ranks_us"`
 }
 
 type collectiveReply struct {
@@ -189,6 +190,7 @@ type collectiveReply struct {
 	Calls  int       `json:"calls"`
 	US     []float64 `json:"us"`
 	WaitUS []float64 `json:"wait_us"`
+	By     string    `json:"by"`
 }
 
 func (c *collectiveReply) check(iterations int) error {
@@ -276,6 +278,11 @@ func (s *shotReply) check(iterations int, requests []perfio.Request) error {
 		}
 		if layer.Calls < 1 || layer.Launches < 0 {
 			return fmt.Errorf("%w: layers.%s: found %d calls and %d launches", ErrProtocol, name, layer.Calls, layer.Launches)
+		}
+		for _, us := range layer.RanksUS {
+			if !(us > 0) || math.IsInf(us, 0) {
+				return fmt.Errorf("%w: layers.%s.ranks_us: found %v, expected a positive time", ErrProtocol, name, us)
+			}
 		}
 		for kernel, times := range layer.Kernels {
 			if len(times) != iterations {

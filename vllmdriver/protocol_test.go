@@ -55,6 +55,7 @@ func TestShotReplyCheck(t *testing.T) {
 		{`{"status":"ok","layers":{"a":{"us":[1,-2],"calls":1}}}`, "layers.a.us: found -2"},
 		{`{"status":"ok","layers":{"a":{"us":[1,1]}}}`, "layers.a: found 0 calls"},
 		{`{"status":"ok","layers":{"a":{"us":[1,1],"calls":1,"kernels":{"flash":[1]}}}}`, "kernels.flash: found 1 samples"},
+		{`{"status":"ok","layers":{"a":{"us":[1,1],"calls":1,"ranks_us":[1,0]}}}`, "layers.a.ranks_us: found 0"},
 		{`{"status":"ok","step_us":[0]}`, "step_us: found 0"},
 		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,2],"wait_us":[0,3]}]}`, ""},
 		{`{"status":"ok","collectives":[{"layer":"a","kind":"all_reduce","rows":9,"bytes":18,"ranks":2,"calls":1,"us":[1,2],"wait_us":[0]}]}`, "collectives: all_reduce of a: found 2 samples and 1 of waiting, expected 2"},

@@ -5,6 +5,7 @@ package vllmdriver
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,12 +16,40 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/profile"
 )
 
-// ranksEnv gives each of two ranks a core of its own.
-const ranksEnv = "VLLM_CPU_OMP_THREADS_BIND=0|1"
+// ranksEnv gives each of two ranks a core of its own; "" where this process has
+// but one.
+func ranksEnv() string {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return ""
+	}
+	var cores []string
+	for core := 0; core < 1024 && len(cores) < 2; core++ {
+		if allowed.IsSet(core) {
+			cores = append(cores, itoa(core))
+		}
+	}
+	if len(cores) < 2 {
+		return ""
+	}
+	return "VLLM_CPU_OMP_THREADS_BIND=" + strings.Join(cores, "|")
+}
+
+// ranksOptions are of a driver on two ranks.
+func ranksOptions(t *testing.T) Options {
+	t.Helper()
+	python, env := vllmPython(t), ranksEnv()
+	if env == "" {
+		t.Skip("two ranks take two cores")
+	}
+	return Options{Python: python, Env: []string{env}}
+}
 
 // realTPSpec is a small Llama on two ranks.
 func realTPSpec(t *testing.T) profile.EngineSpec {
@@ -29,12 +58,25 @@ func realTPSpec(t *testing.T) profile.EngineSpec {
 	return spec
 }
 
-// Two ranks through vLLM's own executor: every layer is there without its
-// collective, every collective with its size, and waiting apart from the transfer.
+// Two ranks through vLLM's own executor. After kill -9 of the worker, or of one
+// of its ranks, the engine is lost, all of it is cleared away, and the next one
+// measures.
 func TestVLLMRealTP(t *testing.T) {
-	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
+	d := newDriver(t, ranksOptions(t))
 	spec := realTPSpec(t)
 	e := bootVLLM(t, d, spec)
+	t.Run("measures", func(t *testing.T) { measuresRanks(t, d, spec, e) })
+	t.Run("worker killed", func(t *testing.T) { killed(t, d, (*process).pid) })
+	bootVLLM(t, d, spec)
+	firesShots(t, d, 2)
+	t.Run("rank killed", func(t *testing.T) {
+		killed(t, d, func(p *process) int { return largest(t, rest(p)) })
+	})
+}
+
+// measuresRanks: every layer is there without its collective, every collective
+// with its size, and waiting apart from the transfer.
+func measuresRanks(t *testing.T, d *Driver, spec profile.EngineSpec, e *profile.Engine) {
 	if e.Fingerprint["tp_mode"] != "real" || e.Provenance["tp_real"] != 2.0 {
 		t.Errorf("fingerprint %v, provenance tp_real %v", e.Fingerprint, e.Provenance["tp_real"])
 	}
@@ -135,53 +177,82 @@ func wantGone(t *testing.T, names []string) {
 	t.Logf("gone from %s: %v", shmFolder, names)
 }
 
-// kill -9 of the worker or of one of its ranks: the engine is lost, all of it is
-// cleared away, and the next one measures.
-func TestVLLMRealTPKilled(t *testing.T) {
-	d := newDriver(t, Options{Python: vllmPython(t), Env: []string{ranksEnv}})
-	spec := realTPSpec(t)
-	for _, victim := range []string{"worker", "rank"} {
-		t.Run(victim, func(t *testing.T) {
-			bootVLLM(t, d, spec)
-			p := d.client.process
-			names, pid := held(p), p.pid()
-			others := slices.DeleteFunc(groupMembers(pid), func(m int) bool { return m == pid })
-			if len(others) < 2 {
-				t.Fatalf("found the processes %v beside the worker, expected two ranks", others)
-			}
-			if victim == "rank" {
-				pid = youngest(t, others)
-			}
-			time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
-			err := d.Measure(t.Context(), decodes(2000), profile.MeasureOptions{Warmup: 1, Iterations: 3, Deadline: 20 * time.Second},
-				func(profile.Result) error { return nil })
-			t.Logf("%v", lostEngine(t, err).Err)
-			nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
-			wantGone(t, names)
-		})
+// rest are the worker's processes but for itself.
+func rest(p *process) []int {
+	return slices.DeleteFunc(groupMembers(p.pid()), func(m int) bool { return m == p.pid() })
+}
+
+// killed kills one process of the worker's in mid-shot.
+func killed(t *testing.T, d *Driver, victim func(*process) int) {
+	p := d.client.process
+	names := held(p)
+	if len(rest(p)) < 2 {
+		t.Fatalf("found the processes %v beside the worker, expected two ranks", rest(p))
 	}
-	bootVLLM(t, d, spec)
-	firesShots(t, d, 2)
+	pid := victim(p)
+	time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	err := d.Measure(t.Context(), decodes(2000), profile.MeasureOptions{Warmup: 1, Iterations: 3, Deadline: 20 * time.Second},
+		func(profile.Result) error { return nil })
+	t.Logf("%v", lostEngine(t, err).Err)
+	nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 0)
+	wantGone(t, names)
 }
 
-// youngest is the process that was started last: with vLLM's executor a rank.
-func youngest(t *testing.T, pids []int) int {
-	t.Helper()
-	return slices.MaxFunc(pids, func(a, b int) int { return int(startTime(t, a)) - int(startTime(t, b)) })
+// What a worker that is killed while it boots has in shared memory by then goes
+// with it.
+func TestVLLMRealTPKilledAtBoot(t *testing.T) {
+	d := newDriver(t, ranksOptions(t))
+	spec, booted := realTPSpec(t), make(chan error, 1)
+	go func() {
+		_, err := d.Boot(t.Context(), spec)
+		booted <- err
+	}()
+	var p *process
+	var names []string
+	for len(names) == 0 {
+		select {
+		case err := <-booted:
+			t.Fatalf("the engine booted before it held shared memory: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		d.mu.Lock()
+		if d.client != nil {
+			p = d.client.process
+		}
+		d.mu.Unlock()
+		if p != nil {
+			names = held(p)
+		}
+	}
+	if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	err := <-booted
+	var start *StartError
+	if !errors.As(err, &start) {
+		t.Errorf("found %v, expected a *StartError", err)
+	}
+	nothingLeft(t, p.pid(), p.guard.cmd.Process.Pid, p.tmp, 5*time.Second)
+	wantGone(t, append(names, held(p)...))
 }
 
-// startTime is in clock ticks since the machine's boot.
-func startTime(t *testing.T, pid int) (ticks int64) {
+// largest is the process with the most memory: of an engine's helpers a rank.
+func largest(t *testing.T, pids []int) int {
 	t.Helper()
-	stat, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "stat"))
+	return slices.MaxFunc(pids, func(a, b int) int { return residentPages(t, a) - residentPages(t, b) })
+}
+
+func residentPages(t *testing.T, pid int) (pages int) {
+	t.Helper()
+	statm, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "statm"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if _, err := fmt.Sscan(fields[19], &ticks); err != nil {
+	var size int
+	if _, err := fmt.Sscan(string(statm), &size, &pages); err != nil {
 		t.Fatal(err)
 	}
-	return ticks
+	return pages
 }
 
 // playParentOfRanks is a process that drives two ranks until it is killed.
@@ -190,7 +261,7 @@ func playParentOfRanks() {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
-	d, err := New(Options{Python: os.Getenv("LAYERPROF_VLLM_PYTHON"), Env: []string{ranksEnv}})
+	d, err := New(Options{Python: os.Getenv("LAYERPROF_VLLM_PYTHON"), Env: []string{ranksEnv()}})
 	if err != nil {
 		fail(err)
 	}
@@ -213,7 +284,7 @@ func playParentOfRanks() {
 
 func TestVLLMRealTPParentKilled(t *testing.T) {
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+vllmPython(t))
+	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+ranksOptions(t).Python)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -125,8 +125,8 @@ func percentText(share float64) string { return fmt.Sprintf("%g%%", 100*share) }
 
 // layerName tells the skew sweep's attention from the grid's.
 func layerName(table, layer string) string {
-	if table == "skew" {
-		return layer + " (skew)"
+	if table == "skew" || table == "collectives" {
+		return layer + " (" + table + ")"
 	}
 	return layer
 }

@@ -27,7 +27,7 @@ func newTPCommand() *cobra.Command {
 			var both [2]*perfio.Bundle
 			for i, path := range args {
 				var err error
-				if both[i], err = readBundle(path, perfio.Without(perfio.SkewFile, perfio.SkewFitFile, perfio.BatchesFile)); err != nil {
+				if both[i], err = readBundle(path, perfio.Without(perfio.SkewFile, perfio.SkewFitFile)); err != nil {
 					return err
 				}
 			}
@@ -67,6 +67,12 @@ func printTP(out io.Writer, r *tpjudge.Result, all bool) error {
 			if all || powerOfTwo(s.Tokens) {
 				fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.3f\t%.3f\n", s.Kind, s.Tokens, s.KVHistory, s.EmulatedUS, s.LayersUS, s.CollectivesUS, s.Layers, s.Whole)
 			}
+		}
+		if b := d.Batches; b != nil {
+			fmt.Fprintf(w, "%d random batches\t\t\t\t\tshare %.1f%%\t%.3f\t(%.3f…%.3f)\n", b.N, 100*b.CollectivesShare, b.P50, b.P10, b.P90)
+		}
+		if d.Unanswered > 0 {
+			fmt.Fprintf(w, "%d batches have no answer\n", d.Unanswered)
 		}
 		if len(d.Steps) > 0 {
 			whole := make([]float64, len(d.Steps))

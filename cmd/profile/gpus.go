@@ -21,6 +21,9 @@ const cpuDevice = "cpu:"
 // gpuGroups reads --gpus: the devices of each worker. A worker has one, or as
 // many as the tensor-parallel degree where that is real.
 func (f *runFlags) gpuGroups(ctx context.Context) ([][]string, error) {
+	if !(f.DeviceLimit > 0) {
+		return nil, usageErrorf("max-gpu-ratio: found %g, expected a share above 0", f.DeviceLimit)
+	}
 	names := strings.Split(f.GPUs, ",")
 	if f.GPUs == "all" {
 		var err error
@@ -134,9 +137,7 @@ func readGPUTelemetry(gpu, name string, show progress) func() (*profile.Telemetr
 
 // measureDevices is measure on the devices of --gpus.
 func (a *app) measureDevices(ctx context.Context, f *runFlags, options profile.RunOptions, groups [][]string, show progress, done func()) error {
-	limit := f.DeviceLimit
-	options.ReadTelemetry = nil
-	report, err := profile.RunDevices(ctx, profile.DevicesOptions{RunOptions: options, Devices: f.devices(groups, show), Limit: limit})
+	report, err := profile.RunDevices(ctx, profile.DevicesOptions{RunOptions: options, Devices: f.devices(groups, show), Limit: f.DeviceLimit})
 	done()
 	for _, d := range report.Devices {
 		text := fmt.Sprintf("%s: %d shots measured", d.Name, d.Measured)

@@ -53,6 +53,54 @@ func TestKilledRunsGoOn(t *testing.T) {
 	t.Logf("%d kills in %d pairs of runs of %d shots", killed.Load(), runs, shots)
 }
 
+// TestKilledShardsGoOn kills shards of one bundle, four at a time, until each
+// is through.
+func TestKilledShardsGoOn(t *testing.T) {
+	bundles := 1
+	if os.Getenv("LAYERPROF_LONG") != "" {
+		bundles = 20
+	}
+	source, whole := smallBundle(t), t.TempDir()
+	sweep := smallSweep("--driver", "replay:"+source+",delay_ms=4", "--iterations", "2")
+	if got := runCommand(t, append([]string{"run", "--out", whole}, sweep...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	want := bundleFiles(t, filepath.Join(whole, smallDir))
+	for n := range bundles {
+		out := t.TempDir()
+		var kills atomic.Int64
+		t.Run(fmt.Sprintf("bundle=%d", n), func(t *testing.T) {
+			for i := range 4 {
+				t.Run(fmt.Sprint(i), func(t *testing.T) {
+					t.Parallel()
+					random := rand.New(rand.NewPCG(uint64(n), uint64(i)))
+					for range 100 {
+						cmd, _, stderr := profileProcess(append([]string{"run", "--out", out, "--shard", fmt.Sprintf("%d/4", i)}, sweep...)...)
+						if err := cmd.Start(); err != nil {
+							t.Fatal(err)
+						}
+						timer := time.AfterFunc(time.Duration(20+random.IntN(300))*time.Millisecond, func() {
+							_ = cmd.Process.Kill() // it may have ended already
+						})
+						err := cmd.Wait()
+						timer.Stop()
+						if cmd.ProcessState.Exited() {
+							if err != nil {
+								t.Fatalf("%v: %s", err, stderr)
+							}
+							return
+						}
+						kills.Add(1)
+					}
+					t.Error("it does not get through")
+				})
+			}
+		})
+		sameFiles(t, mergedFiles(t, filepath.Join(out, smallDir)), want)
+		t.Logf("%d kills", kills.Load())
+	}
+}
+
 // killUntilDone starts the sweep, kills it, and so on until it ends by itself.
 func killUntilDone(t *testing.T, out, bundle string, sweep []string, seed uint64, shots int) (kills int) {
 	random := rand.New(rand.NewPCG(seed, 9))

@@ -8,6 +8,7 @@
 //	profile probe   what would run: driver, engine, limits, catalog
 //	profile arch    show, check and draft architecture files
 //	profile drivers list what can measure
+//	profile campaign plan and emit the jobs of many bundles, for a scheduler
 //
 // Results go to standard output, everything else to standard error. The exit
 // status is 0 for success, 1 for a failure, 2 for wrong usage, 3 for a run that

@@ -67,6 +67,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newFitCommand(a),
 		newServeCheckCommand(a),
 		newArchCommand(a),
+		newCampaignCommand(a),
 	)
 	return root
 }

@@ -217,21 +217,25 @@ func negativeForNone(n int) int {
 func (a *app) conclude(report *profile.Report, err error) error {
 	var environment *profile.EnvironmentError
 	var hopeless *profile.HopelessError
+	var locked *profile.LockedError
+	of, again := "", "profile resume "+report.Dir
+	if report.Shard.Count > 0 {
+		of, again = fmt.Sprintf(" shard %v:", report.Shard), fmt.Sprintf("%s --shard %v", again, report.Shard)
+	}
 	switch {
 	case errors.As(err, &hopeless):
 		listFailed(a.stderr, report.Failed)
-		return &exitError{Status: exitPartial, Err: fmt.Errorf("%w\nthe run gave up; to go on: profile resume %s", err, report.Dir)}
+		return &exitError{Status: exitPartial, Err: fmt.Errorf("%w\nthe run gave up; to go on: %s", err, again)}
+	case errors.As(err, &locked) && report.Shard.Count > 0:
+		// What a scheduler lost sight of may still run; it is to try again later.
+		return &exitError{Status: exitPartial, Err: err}
 	case errors.As(err, &environment):
 		return &exitError{Status: exitDrift, Err: fmt.Errorf(
 			"%w\n--on-environment-change keep goes on beside them, remeasure measures everything again", err)}
 	case errors.Is(err, context.Canceled):
-		return &exitError{Status: exitPartial, Err: errors.New("left at once; what was measured is kept: profile resume " + report.Dir)}
+		return &exitError{Status: exitPartial, Err: errors.New("left at once; what was measured is kept: " + again)}
 	case err != nil:
 		return err
-	}
-	of, again := "", "profile resume "+report.Dir
-	if report.Shard.Count > 0 {
-		of, again = fmt.Sprintf(" shard %v:", report.Shard), fmt.Sprintf("%s --shard %v", again, report.Shard)
 	}
 	if _, err := fmt.Fprintf(a.stdout, "%s:%s %d shots measured, %d had been before\n", report.Dir, of, report.Measured, report.Reused); err != nil {
 		return err
@@ -318,6 +322,9 @@ func watchSignals(parent context.Context, budget time.Duration, show progress) (
 				show.note("the budget is spent: the run ends after the shot in flight")
 				ask()
 			case s := <-signals:
+				if s == syscall.SIGUSR1 && asked {
+					continue // whoever forwards signals may send several for one
+				}
 				if asked {
 					cancel()
 					// Should the driver not let go, the process leaves all the same:
@@ -325,7 +332,7 @@ func watchSignals(parent context.Context, budget time.Duration, show progress) (
 					time.AfterFunc(10*time.Second, func() { os.Exit(exitPartial) })
 					continue
 				}
-				asked = s != syscall.SIGUSR1
+				asked = asked || s != syscall.SIGUSR1
 				show.note(fmt.Sprintf("%v: the run ends after the shot in flight; a second signal leaves at once", s))
 				ask()
 			}

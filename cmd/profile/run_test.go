@@ -162,8 +162,13 @@ func TestSecondSignal(t *testing.T) {
 // waitForJournal waits until the journal has some lines.
 func waitForJournal(t *testing.T, dir string, lines int) {
 	t.Helper()
+	waitForFile(t, filepath.Join(dir, profile.JournalDir, "shots.jsonl"), lines)
+}
+
+func waitForFile(t *testing.T, path string, lines int) {
+	t.Helper()
 	for range 2000 {
-		text, _ := os.ReadFile(filepath.Join(dir, profile.JournalDir, "shots.jsonl"))
+		text, _ := os.ReadFile(path)
 		if bytes.Count(text, []byte("\n")) >= lines {
 			return
 		}

@@ -29,7 +29,11 @@ func place() string {
 	return strings.TrimSpace(host)
 }
 
+// hostName is Slurm's name for the node, where there is one.
 func hostName() string {
+	if node := os.Getenv("SLURMD_NODENAME"); node != "" {
+		return node
+	}
 	host, _ := os.Hostname() // for people; a host without a name has none
 	return host
 }

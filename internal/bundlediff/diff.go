@@ -341,6 +341,8 @@ func neighbours(a, b tidy.Key) bool {
 			a.KVPrefill = b.KVPrefill
 		}
 		a.KVDecode = b.KVDecode
+	case "collectives":
+		a.Tokens, a.Bytes = b.Tokens, b.Bytes
 	case "moe":
 		a.ActivatedExperts = b.ActivatedExperts
 	case "skew": // cases of one shape and file line, or the next line's
@@ -363,7 +365,7 @@ func quantile(sorted []float64, q float64) float64 {
 func facts(a, b *perfio.Meta) []Fact {
 	out := []Fact{}
 	for _, path := range [][]string{
-		{"hardware"}, {"gpu"}, {"model"}, {"variant"}, {"origin"}, {"driver"}, {"profiler_version"}, {"vllm_version"}, {"torch_version"},
+		{"hardware"}, {"gpu"}, {"model"}, {"variant"}, {"tp_mode"}, {"origin"}, {"driver"}, {"profiler_version"}, {"vllm_version"}, {"torch_version"},
 		{"cuda_version"}, {"driver_version"}, {"attention_backend"}, {"model_runner"}, {"order"}, {"blocks"}, {"profiled_at"},
 		{"measurement_iterations"}, {"skew_statistic"},
 		{"engine_effective", "max_num_batched_tokens"}, {"engine_effective", "max_num_seqs"}, {"engine_effective", "block_size"},

@@ -19,6 +19,7 @@ var degreeRules = []Rule{
 	{"tp-copies", Warning, "rows of a tp_stable layer differ between degrees, that are copies of the lowest's", checkCopies},
 	{"tp-slower", Error, "a layer is slower with a larger tensor-parallel degree", checkSlower},
 	{"tp-identical", Error, "a layer that is divided among ranks has the same rows at two degrees", checkIdentical},
+	{"tp-collectives", Error, "collectives of a degree that is emulated, or of another number of ranks; or a real degree above 1 without any", checkCollectives},
 }
 
 // shared is a layer that two degrees have.
@@ -89,6 +90,35 @@ func checkCopies(s *subject, r *reporter) {
 			r.found[len(r.found)-1].Again = fmt.Sprintf("profile run --tp %d,%d … in one run, which copies them", p.low, p.high)
 		}
 	})
+}
+
+func checkCollectives(s *subject, r *reporter) {
+	for i := range s.TPs {
+		tp := &s.TPs[i]
+		switch {
+		case !s.realTP() && len(tp.Collectives) > 0:
+			r.rowsOf(tp.Degree, "collectives", "tp%d has %d rows of collectives and is emulated", tp.Degree, len(tp.Collectives))
+		case s.realTP() && tp.Degree > 1 && len(tp.Collectives) == 0:
+			r.place(perfio.MetaFile, 0, r.again(tp.Degree, "dense"), "tp%d is real and has no collectives: its layers are not all of a step", tp.Degree)
+		case s.realTP():
+			other := slices.IndexFunc(tp.Collectives, func(c perfio.CollectiveRow) bool { return c.Ranks != tp.Degree })
+			if other >= 0 {
+				c := tp.Collectives[other]
+				r.rowsOf(tp.Degree, "collectives", "tp%d %s: %s of %d ranks", tp.Degree, c.Layer, c.Collective, c.Ranks)
+			}
+		}
+	}
+}
+
+// rowsOf reports a whole table of a degree.
+func (r *reporter) rowsOf(tp int, table, format string, args ...any) {
+	var rows []*tidy.Row
+	for i := range r.s.rows {
+		if row := &r.s.rows[i]; row.TP == tp && row.Table == table {
+			rows = append(rows, row)
+		}
+	}
+	r.rows(rows, format, args...)
 }
 
 func checkSlower(s *subject, r *reporter) {

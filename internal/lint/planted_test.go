@@ -137,6 +137,14 @@ var faults = []planted{
 			}
 		}
 	}},
+	{"tp-collectives", [3]float64{3, 2, 1}, 0, func(b *perfio.Bundle, size float64) {
+		b.TPs[1].Collectives = nil
+		for i := range int(size) {
+			b.TPs[1].Collectives = append(b.TPs[1].Collectives, perfio.CollectiveRow{
+				Layer: "o_proj", Collective: "all_reduce", Tokens: i + 1, Ranks: 2, Calls: 1, TimeUS: 5,
+			})
+		}
+	}},
 	{"coverage", [3]float64{8192, 1024, 513}, 512, func(b *perfio.Bundle, size float64) {
 		set(b, int(size), "engine_effective", "max_num_batched_tokens")
 	}},

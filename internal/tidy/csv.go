@@ -14,7 +14,7 @@ import (
 func Columns() []string {
 	return []string{"hardware", "model", "variant", "origin", "tp", "table", "layer", "regime",
 		"tokens", "sequences", "activated_experts", "prefill_chunk", "kv_prefill", "n_decode", "kv_decode",
-		"case", "nb", "kvs", "kv_big", "time_us", "runs", "file", "line"}
+		"case", "nb", "kvs", "kv_big", "collective", "bytes", "time_us", "runs", "file", "line"}
 }
 
 // WriteHeader writes the line of Columns.
@@ -50,9 +50,10 @@ func (r *Row) record(m *perfio.Meta) []string {
 	attention := r.Table == "attention" || r.Table == "skew"
 	skew := r.Table == "skew"
 	return []string{m.Hardware(), m.Model(), m.Variant(), m.Origin(), strconv.Itoa(r.TP), r.Table, r.Layer, r.regime(),
-		number(r.Table == "dense" || r.Table == "moe", r.Tokens), number(r.Table == "per_sequence", r.Sequences), number(r.Table == "moe", r.ActivatedExperts),
+		number(r.Table == "dense" || r.Table == "moe" || r.Table == "collectives", r.Tokens), number(r.Table == "per_sequence", r.Sequences), number(r.Table == "moe", r.ActivatedExperts),
 		number(attention, r.PrefillChunk), number(attention, r.KVPrefill), number(attention, r.NDecode), number(attention && r.Case != CaseSkew, r.KVDecode),
 		r.Case, number(skew, r.NB), number(skew, r.KVS), number(skew, r.KVBig),
+		r.Collective, number(r.Table == "collectives", r.Bytes),
 		strconv.FormatFloat(r.TimeUS, 'g', -1, 64), number(r.Runs > 0, r.Runs), fmt.Sprintf("tp%d/%s.csv", r.TP, r.Table), strconv.Itoa(r.Line)}
 }
 

@@ -19,10 +19,10 @@ const (
 // Key says what was measured. Fields that a table does not have are 0 or "".
 type Key struct {
 	TP    int
-	Table string // dense, per_sequence, attention, moe, skew
+	Table string // dense, per_sequence, attention, moe, skew, collectives
 	Layer string // attention and moe in the tables without the column
 
-	Tokens           int // dense, moe
+	Tokens           int // dense, moe, collectives
 	Sequences        int // per_sequence
 	PrefillChunk     int // attention, skew
 	KVPrefill        int
@@ -33,6 +33,9 @@ type Key struct {
 	Case       string // skew
 	NB         int    // skew: long decodes
 	KVS, KVBig int    // skew: history of the short and of the long ones
+
+	Collective string // collectives: all_reduce, …; the time is the transfer
+	Bytes      int    // collectives
 }
 
 // Row is one time of a bundle.
@@ -67,6 +70,10 @@ func Rows(b *perfio.Bundle) []Row {
 	for i := range b.TPs {
 		out = appendTables(out, &b.TPs[i])
 		out = appendSkew(out, &b.TPs[i], b.Meta)
+		for j, r := range b.TPs[i].Collectives {
+			key := Key{TP: b.TPs[i].Degree, Table: "collectives", Layer: r.Layer, Tokens: r.Tokens, Collective: r.Collective, Bytes: r.Bytes}
+			out = append(out, Row{key, r.TimeUS, 1, j + 2})
+		}
 	}
 	return out
 }
@@ -121,6 +128,10 @@ func (k Key) Shape() string {
 	case "moe":
 		add("tokens", k.Tokens)
 		add("activated_experts", k.ActivatedExperts)
+	case "collectives":
+		parts = append(parts, k.Collective)
+		add("tokens", k.Tokens)
+		add("bytes", k.Bytes)
 	default:
 		if k.PrefillChunk > 0 {
 			add("prefill_chunk", k.PrefillChunk)
@@ -157,7 +168,7 @@ func (k Key) Regime() string {
 		return fmt.Sprintf("%s > %d", name, low)
 	}
 	switch {
-	case k.Table == "dense":
+	case k.Table == "dense" || k.Table == "collectives":
 		return split("tokens", k.Tokens, 64, 512)
 	case k.Table == "per_sequence":
 		return split("sequences", k.Sequences, 32)

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 
+	"gonum.org/v1/gonum/stat"
+
 	"github.com/layerprof/layerprof/internal/bundlediff"
 	"github.com/layerprof/layerprof/perfio"
 	"github.com/layerprof/layerprof/traceloader"
@@ -32,6 +34,11 @@ type Degree struct {
 	// is not known.
 	Blocks int    `json:"blocks"`
 	Steps  []Step `json:"steps"`
+	// Batches are the random batches that both measured; nil without any.
+	Batches *Batches `json:"batches,omitempty"`
+	// Unanswered counts batches that lookups have no answer for, as where the
+	// number of experts is not known.
+	Unanswered int `json:"unanswered_steps,omitempty"`
 }
 
 // Collective is a row of collectives.csv.
@@ -63,6 +70,19 @@ type Step struct {
 	Whole  float64 `json:"emulated_by_whole"`
 }
 
+// Batches sums up batches that both bundles measured as they are, layers by
+// layers, without any lookup between.
+type Batches struct {
+	N int `json:"n"`
+	// Layers is emulated by real, the sum of the layers that both have.
+	P10 float64 `json:"p10"`
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	// CollectivesShare is the median share of the collectives in the real
+	// layers and collectives.
+	CollectivesShare float64 `json:"collectives_share"`
+}
+
 // Compare puts an emulated bundle beside a real one of the same model.
 func Compare(real, emulated *perfio.Bundle) (*Result, error) {
 	for _, b := range []struct {
@@ -88,9 +108,10 @@ func Compare(real, emulated *perfio.Bundle) (*Result, error) {
 			continue
 		}
 		d := Degree{TP: a.Degree, Collectives: collectives(a.Collectives)}
-		if d.Steps, d.Blocks, err = steps(tables, a, b); err != nil {
+		if err := d.addSteps(tables, a, b); err != nil {
 			return nil, err
 		}
+		d.addBatches(tables[0].Architecture(), a, b)
 		out.Degrees = append(out.Degrees, d)
 	}
 	if len(out.Degrees) == 0 {
@@ -119,15 +140,15 @@ func collectives(rows []perfio.CollectiveRow) []Collective {
 	return out
 }
 
-// steps are the pure decodes and pure prefills whose attention both measured.
-func steps(tables [2]*traceloader.Table, a, b *perfio.TP) (out []Step, blocks int, err error) {
+// addSteps adds the pure decodes and pure prefills whose attention both measured.
+func (d *Degree) addSteps(tables [2]*traceloader.Table, a, b *perfio.TP) (err error) {
 	var walks [2]traceloader.Walk
 	for i, t := range tables {
 		if walks[i], err = t.Walk(a.Degree); err != nil {
-			return nil, 0, err
+			return err
 		}
 	}
-	blocks = max(walks[0].Depth(), 1)
+	d.Blocks = max(walks[0].Depth(), 1)
 	have := make(map[perfio.AttentionRow]bool)
 	for _, r := range b.Attention {
 		r.TimeUS = 0
@@ -153,17 +174,64 @@ func steps(tables [2]*traceloader.Table, a, b *perfio.TP) (out []Step, blocks in
 		batch := traceloader.NewBatch(requests)
 		var real, emulated traceloader.Step
 		if !walks[0].Step(batch, &real) || !walks[1].Step(batch, &emulated) {
+			d.Unanswered++
 			continue
 		}
-		s.LayersUS, s.CollectivesUS = sums(&real, blocks)
-		s.EmulatedUS, _ = sums(&emulated, blocks)
+		s.LayersUS, s.CollectivesUS = sums(&real, d.Blocks)
+		s.EmulatedUS, _ = sums(&emulated, d.Blocks)
 		s.Layers, s.Whole = s.EmulatedUS/s.LayersUS, s.EmulatedUS/(s.LayersUS+s.CollectivesUS)
-		out = append(out, s)
+		d.Steps = append(d.Steps, s)
 	}
-	slices.SortFunc(out, func(x, y Step) int {
+	slices.SortFunc(d.Steps, func(x, y Step) int {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.KVHistory, y.KVHistory), cmp.Compare(x.Tokens, y.Tokens))
 	})
-	return out, blocks, nil
+	return nil
+}
+
+// addBatches sums up the random batches of both.
+func (d *Degree) addBatches(arch *perfio.Architecture, a, b *perfio.TP) {
+	q := &arch.Sequence
+	calls := make(map[string]float64) // of each layer in a step
+	for _, part := range []struct {
+		layers []string
+		times  int
+	}{{q.Prologue, 1}, {slices.Concat(q.PreAttn, q.PostAttn, q.MLPDense, q.MLPMoE), d.Blocks}, {q.Head, 1}} {
+		for _, layer := range part.layers {
+			calls[layer] += float64(part.times)
+		}
+	}
+	emulated := make(map[string]*perfio.BatchRow)
+	for i := range b.Batches {
+		emulated[fmt.Sprint(b.Batches[i].Requests)] = &b.Batches[i]
+	}
+	var ratios, shares []float64
+	for i := range a.Batches {
+		real := &a.Batches[i]
+		other := emulated[fmt.Sprint(real.Requests)]
+		if other == nil {
+			continue
+		}
+		var realUS, emulatedUS, collectivesUS float64
+		for layer, us := range real.MeasuredUS {
+			if otherUS, ok := other.MeasuredUS[layer]; ok {
+				realUS, emulatedUS = realUS+calls[layer]*us, emulatedUS+calls[layer]*otherUS
+			}
+		}
+		for layer, us := range real.CollectivesUS {
+			collectivesUS += calls[layer] * us
+		}
+		if realUS > 0 {
+			ratios = append(ratios, emulatedUS/realUS)
+			shares = append(shares, collectivesUS/(realUS+collectivesUS))
+		}
+	}
+	if len(ratios) == 0 {
+		return
+	}
+	slices.Sort(ratios)
+	slices.Sort(shares)
+	at := func(list []float64, q float64) float64 { return stat.Quantile(q, stat.LinInterp, list, nil) }
+	d.Batches = &Batches{N: len(ratios), P10: at(ratios, 0.1), P50: at(ratios, 0.5), P90: at(ratios, 0.9), CollectivesShare: at(shares, 0.5)}
 }
 
 // sums are a step's layers and collectives, with as many blocks as said.

@@ -132,7 +132,7 @@ def attribute(ranges, launches, kernels, split=(), collectives=()):
             if call.site is None:
                 call.site = -1 if layer is None else layer
                 sample.collectives.append(call)
-            call.ns += duration
+            call.add(name, duration)
         elif layer is not None:
             sample.layer_ns += duration
             sample.layers[layer] = sample.layers.get(layer, 0) + duration

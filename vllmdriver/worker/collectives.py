@@ -11,13 +11,19 @@ METHODS = ("all_reduce", "all_gather", "all_gatherv", "reduce_scatter", "reduce_
 class Call:
     """One collective of one step on this rank."""
 
-    __slots__ = ("site", "kind", "rows", "bytes", "ns")  # site: the layer's site around it; -1: none, None: not known yet
+    __slots__ = ("site", "kind", "rows", "bytes", "ns", "by", "longest_ns")  # site: the layer's site around it; -1: none, None: not known yet
 
     def __init__(self, site, kind, tensor):
         self.site, self.kind, self.ns = site, kind, 0
+        self.by, self.longest_ns = "", 0  # the kernel that took most of it
         shape = getattr(tensor, "shape", None)
         self.rows = int(shape[0]) if shape else 0
         self.bytes = int(tensor.numel() * tensor.element_size()) if shape is not None else 0
+
+    def add(self, kernel, ns):
+        self.ns += ns
+        if ns > self.longest_ns:
+            self.by, self.longest_ns = kernel, ns
 
     def described(self):
         return self.site, self.kind, self.rows, self.bytes
@@ -124,6 +130,11 @@ def watch_ranges(group, ranges):
     return group.watch(begin, end)
 
 
+def short_name(kernel):
+    """A kernel's name without its types."""
+    return kernel.removeprefix("void ").split("<")[0].split("(")[0].strip()[:100]
+
+
 def answer(samples, sites, begun, layer_calls):
     """The collectives of a shot as ranks.py wants them: one entry a call of the step, in order, a time a sample.
     `begun`: how many were called in all samples, None where each has its clock; `layer_calls`: by layer, in one step."""
@@ -141,5 +152,5 @@ def answer(samples, sites, begun, layer_calls):
             raise ValueError(f"a {call.kind} of {call.bytes} bytes took no time: {times} us")
         layer = sites[call.site].layer if call.site >= 0 else ""
         out.append({"layer": layer, "layer_calls": layer_calls.get(layer, 1), "kind": call.kind, "rows": call.rows,
-                    "bytes": call.bytes, "us": [round(t, 4) for t in times]})
+                    "bytes": call.bytes, "by": short_name(call.by), "us": [round(t, 4) for t in times]})
     return out

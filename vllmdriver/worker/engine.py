@@ -46,6 +46,10 @@ def boot(spec):
         if not spec.get(field):
             raise BootError("bad_request", f"boot: {field} is missing", fatal=False)
     prepare_environment()
+    try:
+        ranks.keep_to_cores()
+    except OSError as e:
+        raise BootError("boot", f"VLLM_CPU_OMP_THREADS_BIND={os.environ['VLLM_CPU_OMP_THREADS_BIND']}: {e}") from None
     llm_class, args_class = import_vllm()
     if world_size(spec) > 1:
         ranks.bind_cores(world_size(spec))

@@ -26,6 +26,29 @@ def bind_cores(count):
             ",".join(str(c) for c in cores[i * share:(i + 1) * share]) for i in range(count))
 
 
+def parse_cores(text):
+    """The cores of lists like "0-3,8", of all ranks where | divides them; None for auto, nobind and nothing."""
+    cores = set()
+    for part in text.replace("|", ",").split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or last and not last.isdigit():
+            return None
+        cores.update(range(int(first), int(last or first) + 1))
+    return cores
+
+
+def keep_to_cores():
+    """CPU: has VLLM_CPU_OMP_THREADS_BIND followed also where vLLM runs the model in this very process, which ignores it
+    there. Threads beyond their cores wait for each other, a hundred times longer than they compute."""
+    text = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "")
+    cores = parse_cores(text)
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    os.sched_setaffinity(0, cores)  # of this thread, and of those that it starts
+    if "|" not in text:
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(cores)))
+
+
 class RanksError(Exception):
     """Ranks that do not agree: no measurement of one engine."""
 
@@ -54,7 +77,7 @@ def merge_prepare(answers):
     merged = dict(first)
     merged["unmatched_modules"] = sorted({m for a in answers for m in a["unmatched_modules"]})
     merged["facts"] = dict(first["facts"], ranks=[
-        {k: a["facts"].get(k) for k in ("rank", "gpu", "device", "affinity", "threads", "checks", "state_at_boot")} for a in answers])
+        {k: a["facts"].get(k) for k in ("rank", "gpu", "device", "affinity", "threads", "state_at_boot")} for a in answers])
     return merged
 
 
@@ -117,7 +140,7 @@ def merge_collectives(lists):
     for calls in zip(*lists):
         c = calls[0]
         entry = groups.setdefault((c["layer"], c["kind"], c["rows"], c["bytes"]), 
-                                  {"calls": 0, "layer_calls": c["layer_calls"], "us": [], "wait_us": []})
+                                  {"calls": 0, "layer_calls": c["layer_calls"], "by": c.get("by", ""), "us": [], "wait_us": []})
         entry["calls"] += 1
         entry["us"].append([min(us) for us in zip(*(c["us"] for c in calls))])
         entry["wait_us"].append([max(us) - min(us) for us in zip(*(c["us"] for c in calls))])
@@ -125,7 +148,7 @@ def merge_collectives(lists):
     for (layer, kind, rows, size), e in groups.items():
         if e["calls"] % e["layer_calls"]:
             raise RanksError(f"layer {layer}: {e['calls']} collectives {kind} in {e['layer_calls']} calls")
-        out.append({"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"] // e["layer_calls"],
+        out.append({"layer": layer, "kind": kind, "rows": rows, "bytes": size, "ranks": len(lists), "calls": e["calls"] // e["layer_calls"], "by": e["by"],
                     "us": means(e["us"]), "wait_us": means(e["wait_us"])})
     return out
 

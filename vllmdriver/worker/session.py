@@ -182,7 +182,10 @@ class Session:
         requests = self.probe_requests()
         try:
             times, calls, found = timing.survey(lambda: self.batches_.fire(requests), modules)
-            if found is not None and (found.unattributed() > MAX_UNATTRIBUTED or not found.samples or not found.kernels):
+            incomplete = found is not None and (found.unattributed() > MAX_UNATTRIBUTED or not found.samples or not found.kernels)
+            if self.group is not None:
+                incomplete = any(self.group.worst(incomplete))  # another fire takes all ranks
+            if incomplete:
                 # A release whose traces need operators in them: take the full trace instead.
                 timing_class.narrow = False
                 timing = timing_class(self.plan)

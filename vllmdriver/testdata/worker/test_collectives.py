@@ -74,8 +74,9 @@ class CollectivesTest(unittest.TestCase):
         found = attribution.attribute(ranges, launches, kernels, collectives=calls)
         sample = found.samples[(0, 0)]
         self.assertEqual((sample.layers, sample.launches, sample.unaccounted(), sample.stray), ({7: 50}, {7: 1}, 0, None))
-        self.assertEqual([(c.site, c.kind, c.rows, c.bytes, c.ns) for c in sample.collectives],
-                         [(7, "all_reduce", 4, 64, 11), (-1, "all_gather", 1, 16, 5)])
+        self.assertEqual([(c.site, c.kind, c.rows, c.bytes, c.ns, c.by) for c in sample.collectives],
+                         [(7, "all_reduce", 4, 64, 11, "cross_device_reduce_1stage"), (-1, "all_gather", 1, 16, 5, "ncclDevKernel_AllGather")])
+        self.assertEqual(collectives.short_name("void vllm::cross_device_reduce_1stage<__nv_bfloat16, 2>(vllm::RankData*)"), "vllm::cross_device_reduce_1stage")
 
     def test_a_collectives_kernel_inside_a_layer_alone_is_a_stray(self):
         found = attribution.attribute([(0, 100, "S", 0, 0), (10, 40, "L", 7, 0)], {1: 12}, [(0, 5, "ncclDevKernel_AllReduce_Sum_bf16_RING_LL", 1)])

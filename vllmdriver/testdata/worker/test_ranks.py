@@ -32,7 +32,7 @@ class RanksTest(unittest.TestCase):
         a = shot([1.0, 1.0], [call([105.0, 7.0], layer_calls=2), call([5.0, 6.0], layer_calls=2)])
         b = shot([1.0, 1.0], [call([5.0, 5.0], layer_calls=2), call([45.0, 8.0], layer_calls=2)])
         self.assertEqual(ranks.merge_shot([a, b])["collectives"], [
-            {"layer": "o_proj", "kind": "all_reduce", "rows": 8, "bytes": 1024, "ranks": 2, "calls": 1,
+            {"layer": "o_proj", "kind": "all_reduce", "rows": 8, "bytes": 1024, "ranks": 2, "calls": 1, "by": "",
              "us": [5.0, 5.5], "wait_us": [70.0, 2.0]}])
 
     def test_collectives_of_other_layers_and_sizes_are_apart(self):
@@ -66,6 +66,11 @@ class RanksTest(unittest.TestCase):
     def test_a_lost_device_or_an_error_of_any_rank_is_the_engines(self):
         for bad in ({"device_lost": "x"}, {"error": {"code": "boot", "message": "x"}}):
             self.assertIs(ranks.merge("lsp_measure", [{"shots": [], "seconds": {}}, bad]), bad)
+
+    def test_lists_of_cores(self):
+        for text, want in (("0", {0}), ("0-2,5", {0, 1, 2, 5}), ("0|1", {0, 1}), ("0-1|2-3", {0, 1, 2, 3}),
+                           ("auto", None), ("nobind", None), ("", None), ("1-x", None), ("-1", None)):
+            self.assertEqual(ranks.parse_cores(text), want, text)
 
 
 if __name__ == "__main__":

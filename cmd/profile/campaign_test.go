@@ -1,0 +1,343 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// smallCampaign writes a campaign of one small bundle that replays source.
+func smallCampaign(t *testing.T, dir, source, more string) string {
+	t.Helper()
+	path := filepath.Join(dir, "small.yaml")
+	text := `driver: replay:` + source + `
+out: ` + filepath.Join(dir, "perf") + `
+flags: {max-num-batched-tokens: 64, max-num-seqs: 8, attention-max-kv: 512}
+hardware:
+  - name: H100
+    slurm: {partition: all}
+models: [meta-llama/Llama-3.1-8B]
+variants: [bf16]
+kubernetes: {image: registry.example/layerprof:1, storage: 10Gi, node-selector: {nvidia.com/gpu.product: NVIDIA-H100}}
+` + more
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func planned(t *testing.T, path string) plannedCampaign {
+	t.Helper()
+	got := runCommand(t, "campaign", "plan", path, "--json")
+	var plan plannedCampaign
+	if err := json.Unmarshal([]byte(got.stdout), &plan); got.status != exitOK || err != nil {
+		t.Fatalf("status %d, %v: %s%s", got.status, err, got.stdout, got.stderr)
+	}
+	return plan
+}
+
+// What is measured is not asked for again, whether by shards, by a run alone or
+// by something whose tables are all that there is.
+func TestCampaignPlan(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source, "shards: 3\n")
+	bundle := filepath.Join(dir, "perf", smallDir)
+	plan := planned(t, path)
+	job := plan.Jobs[0]
+	if len(plan.Jobs) != 1 || job.Bundle != bundle || job.Shots == 0 || job.Left != job.Shots || plan.ShardsLeft != 3 || plan.EstimateIsGuess || plan.Seconds <= 0 {
+		t.Errorf("%+v", plan)
+	}
+	for _, s := range job.Shards {
+		if s.Left != s.Shots || s.Shots < job.Shots/3-3 || s.Shots > job.Shots/3+3 {
+			t.Errorf("shard %+v of %d shots", s, job.Shots)
+		}
+	}
+	shard := append([]string{"run", "--driver", "replay:" + source, "--out", filepath.Join(dir, "perf"), "--variant", "bf16", "--shard", "1/3"}, smallSweep()...)
+	if got := runCommand(t, shard...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	plan = planned(t, path)
+	if job := plan.Jobs[0]; job.Left != job.Shots-job.Shards[1].Shots || job.Shards[1].Left != 0 || job.Shards[0].Left == 0 || plan.ShardsLeft != 2 {
+		t.Errorf("after shard 1/3: %+v", plan)
+	}
+	got := runCommand(t, "campaign", "emit", path, "--target", "shell")
+	if got.status != exitOK || strings.Contains(got.stdout, "--shard 1/3") || !strings.Contains(got.stdout, "--shard 2/3") {
+		t.Errorf("emit: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+	if got := runCommand(t, "campaign", "plan", path, "--shards"); got.status != exitOK || !strings.Contains(got.stdout, "shard 0/3") || strings.Contains(got.stdout, "shard 1/3") {
+		t.Errorf("plan --shards: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+
+	// The tables of something else, without a journal.
+	if err := os.RemoveAll(bundle); err != nil {
+		t.Fatal(err)
+	}
+	alone := append([]string{"run", "--driver", "replay:" + source, "--out", filepath.Join(dir, "perf"), "--variant", "bf16"}, smallSweep()...)
+	if got := runCommand(t, alone...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	if plan := planned(t, path); plan.ShotsLeft != 0 || plan.Jobs[0].Seconds != 0 {
+		t.Errorf("after a run alone: %+v", plan)
+	}
+	want := bundleFiles(t, bundle)
+	if err := os.RemoveAll(filepath.Join(bundle, ".journal")); err != nil {
+		t.Fatal(err)
+	}
+	if plan := planned(t, path); plan.ShotsLeft != 0 || plan.Jobs[0].Seconds != 0 {
+		t.Errorf("with the tables there: %+v", plan)
+	}
+	attention := filepath.Join(bundle, "tp1", "attention.csv")
+	if err := os.Remove(attention); err != nil {
+		t.Fatal(err)
+	}
+	plan = planned(t, path)
+	if left := plan.ShotsLeft; left == 0 || left == plan.Jobs[0].Shots {
+		t.Errorf("with attention.csv gone: %+v", plan)
+	}
+	// The shards take what there is as measured, once.
+	for _, i := range []string{"0/3", "1/3", "2/3"} {
+		shard[len(shard)-len(smallSweep())-1] = i
+		if got := runCommand(t, shard...); got.status != exitOK {
+			t.Fatalf("shard %s: status %d: %s", i, got.status, got.stderr)
+		}
+	}
+	files := mergedFiles(t, bundle)
+	for name := range want {
+		if name != "meta.yaml" && files[name] != want[name] {
+			t.Errorf("%s differs\n%s", name, firstDifference(files[name], want[name]))
+		}
+	}
+	if plan := planned(t, path); plan.ShotsLeft != 0 {
+		t.Errorf("at the end: %+v", plan)
+	}
+}
+
+// By itself the number of shards goes by the budget, and stays once some have
+// begun.
+func TestCampaignAutomaticShards(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source+",delay_ms=10", "shards: auto\nbudget: 4s\n")
+	plan := planned(t, path)
+	n := len(plan.Jobs[0].Shards)
+	if n < 2 || plan.Jobs[0].Longest > 4 {
+		t.Errorf("%d shards of at most %v s", n, plan.Jobs[0].Longest)
+	}
+	shard := append([]string{"run", "--driver", "replay:" + source, "--out", filepath.Join(dir, "perf"), "--variant", "bf16", "--shard", "0/7"}, smallSweep()...)
+	if got := runCommand(t, shard...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	if plan := planned(t, path); len(plan.Jobs[0].Shards) != 7 {
+		t.Errorf("%d shards, 7 have begun", len(plan.Jobs[0].Shards))
+	}
+}
+
+func TestCampaignUsage(t *testing.T) {
+	dir := t.TempDir()
+	good := smallCampaign(t, dir, smallBundle(t), "")
+	bad := filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(bad, []byte("driver: roofline\nmodels: [a]\nhardware: [H100]\nflags: {iteration: 3}\nbudget: soon\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args   []string
+		status int
+		stderr []string
+	}{
+		{[]string{"campaign"}, exitUsage, []string{"expected plan or emit"}},
+		{[]string{"campaign", "plan"}, exitUsage, []string{"arg"}},
+		{[]string{"campaign", "plan", bad}, exitUsage, []string{bad + ":4:9: flags.iteration: unknown flag of profile run (iterations, max-iterations?)", bad + ":5:9: budget: found"}},
+		{[]string{"campaign", "emit", good}, exitUsage, []string{"target: found \"\", expected slurm, kubernetes or shell"}},
+		{[]string{"campaign", "emit", good, "--target", "slurm", "--hardware", "H300"}, exitUsage, []string{"H300"}},
+		{[]string{"campaign", "plan", filepath.Join(dir, "absent.yaml")}, exitUsage, []string{"absent.yaml"}},
+	} {
+		got := runCommand(t, test.args...)
+		for _, text := range test.stderr {
+			if got.status != test.status || !strings.Contains(got.stderr, text) {
+				t.Errorf("%v: status %d: %s, expected %d, %q", test.args, got.status, got.stderr, test.status, text)
+			}
+		}
+	}
+}
+
+// emitted emits a campaign into a folder and reads one of its files.
+func emitted(t *testing.T, path, target, name string) string {
+	t.Helper()
+	out := t.TempDir()
+	if got := runCommand(t, "campaign", "emit", path, "--target", target, "-o", out); got.status != exitOK || !strings.Contains(got.stdout, name) {
+		t.Fatalf("status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(out, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestManifests has what is emitted validated against the API's schemas.
+func TestManifests(t *testing.T) {
+	validate, err := exec.LookPath("kubectl-validate")
+	if err != nil {
+		t.Skip("there is no kubectl-validate; .ci/kubernetes installs it")
+	}
+	dir := t.TempDir()
+	path := smallCampaign(t, dir, smallBundle(t), "shards: 5\nparallel: 2\nbudget: 1h\n")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := strings.Replace(string(text), "storage: 10Gi,", `storage: 10Gi, storage-class: nfs, namespace: profiling, secret: hub-token, grace-period: 5m, gpus: 2,
+  pod: {priorityClassName: low, tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]},`, 1)
+	none := strings.Replace(string(text), "storage: 10Gi,", "claim: there, gpus: 0,", 1)
+	for name, text := range map[string]string{"plain": string(text), "all keys": full, "no claim, no GPU": none} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		manifest := filepath.Join(dir, "manifest.yaml")
+		good := emitted(t, path, "kubernetes", "small-H100.yaml")
+		for _, change := range []struct {
+			from, to string
+			valid    bool
+		}{{"", "", true}, {"completionMode:", "completionMod:", false}, {"backoffLimitPerIndex: 19", "backoffLimitPerIndex: many", false}} {
+			if err := os.WriteFile(manifest, []byte(strings.Replace(good, change.from, change.to, 1)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for _, version := range []string{"1.29", "1.30"} {
+				out, err := exec.Command(validate, manifest, "--version", version).CombinedOutput()
+				if (err == nil) != change.valid {
+					t.Errorf("%s, %q for %q, Kubernetes %s: %v: %s\n%s", name, change.to, change.from, version, err, out, good)
+				}
+			}
+		}
+	}
+}
+
+// indexedPod is what an Indexed Job starts: the container's command line with
+// the index in place of the variable.
+type indexedPod struct {
+	args  []string
+	grace time.Duration
+}
+
+func indexedPods(t *testing.T, manifest string) []indexedPod {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(manifest))
+	for {
+		var job struct {
+			Kind string
+			Spec struct {
+				Completions int
+				Template    struct {
+					Spec struct {
+						Grace      int `yaml:"terminationGracePeriodSeconds"`
+						Containers []struct{ Args []string }
+					}
+				}
+			}
+		}
+		if err := decoder.Decode(&job); err != nil {
+			t.Fatalf("no job: %v\n%s", err, manifest)
+		}
+		if job.Kind != "Job" {
+			continue
+		}
+		reference := regexp.MustCompile(`\$\$|\$\(([A-Z_]+)\)`)
+		var pods []indexedPod
+		for i := range job.Spec.Completions {
+			pod := indexedPod{grace: time.Duration(job.Spec.Template.Spec.Grace) * time.Second}
+			for _, arg := range job.Spec.Template.Spec.Containers[0].Args {
+				pod.args = append(pod.args, reference.ReplaceAllStringFunc(arg, func(found string) string {
+					switch found {
+					case "$$":
+						return "$"
+					case "$(JOB_COMPLETION_INDEX)":
+						return string(rune('0' + i))
+					}
+					return found
+				}))
+			}
+			pods = append(pods, pod)
+		}
+		return pods
+	}
+}
+
+// An Indexed Job's pods as processes: all at once, each ended in one of the ways
+// in which a cluster ends pods, and started anew until it ends well.
+func TestIndexedJob(t *testing.T) {
+	source, dir, whole := smallBundle(t), t.TempDir(), t.TempDir()
+	if got := runCommand(t, append([]string{"run", "--driver", "replay:" + source, "--out", whole, "--variant", "bf16"}, smallSweep()...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	path := smallCampaign(t, dir, source+",delay_ms=20", "shards: 5\n")
+	pods := indexedPods(t, emitted(t, path, "kubernetes", "small-H100.yaml"))
+	bundle := filepath.Join(dir, "perf", smallDir)
+	if len(pods) != 5 {
+		t.Fatalf("%d pods", len(pods))
+	}
+	endings := [][]os.Signal{
+		{syscall.SIGTERM},                  // eviction
+		{syscall.SIGTERM, syscall.SIGTERM}, // twice in a row
+		{syscall.SIGKILL},                  // out of memory, a node lost
+		{syscall.SIGKILL, syscall.SIGTERM},
+		nil,
+	}
+	var all sync.WaitGroup
+	for i, pod := range pods {
+		all.Go(func() {
+			journal := journalOf(bundle, pod.args[len(pod.args)-1])
+			lines := 10
+			for attempt := 0; ; attempt++ {
+				cmd, _, stderr := profileProcess(pod.args...)
+				if err := cmd.Start(); err != nil {
+					t.Error(err)
+					return
+				}
+				ended := make(chan struct{})
+				go func() {
+					_ = cmd.Wait() // its status is looked at below
+					close(ended)
+				}()
+				if attempt >= len(endings[i]) {
+					<-ended
+					if status := cmd.ProcessState.ExitCode(); status != exitOK {
+						t.Errorf("pod %d: status %d: %s", i, status, stderr)
+					}
+					return
+				}
+				waitForFile(t, journal, lines)
+				lines += 8
+				_ = cmd.Process.Signal(endings[i][attempt]) // should it have ended, its status says so
+				select {
+				case <-ended:
+				case <-time.After(pod.grace):
+					_ = cmd.Process.Kill()
+					<-ended
+					t.Errorf("pod %d did not end within %v: %s", i, pod.grace, stderr)
+				}
+				if status := cmd.ProcessState.ExitCode(); endings[i][attempt] == syscall.SIGTERM && status != exitPartial {
+					t.Errorf("pod %d: status %d after SIGTERM: %s", i, status, stderr)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	sameFiles(t, mergedFiles(t, bundle), bundleFiles(t, filepath.Join(whole, smallDir)))
+	for _, pod := range pods { // a pod of an index that is through
+		cmd, stdout, stderr := profileProcess(pod.args...)
+		if err := cmd.Run(); err != nil || !strings.Contains(stdout.String(), " 0 shots measured") || strings.Contains(stderr.String(), "starting the engine") {
+			t.Errorf("started again: %v: %s%s", err, stdout, stderr)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/layerprof/layerprof/profile"
+)
+
+// journalOf is a shard's file.
+func journalOf(dir, shard string) string {
+	s, _ := profile.ParseShard(shard)
+	return filepath.Join(dir, profile.JournalDir, s.JournalName()+".jsonl")
+}
+
+// mergedFiles merges a bundle's shards and reads it.
+func mergedFiles(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	report, err := profile.MergeShards(profile.MergeOptions{Dir: dir})
+	if err != nil || report.Missing != 0 {
+		t.Fatalf("%v, %+v", err, report)
+	}
+	return bundleFiles(t, dir)
+}
+
+// Preempted in each way, a shard goes on where it was, and is through at once
+// when it is started once more: the merge is one run's bundle.
+func TestShardIsPreempted(t *testing.T) {
+	source, whole, out := smallBundle(t), t.TempDir(), t.TempDir()
+	if got := runCommand(t, append([]string{"run", "--driver", "replay:" + source, "--out", whole}, smallSweep()...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	dir := filepath.Join(out, smallDir)
+	shard := func(i, delay string, more ...string) []string {
+		return append([]string{"run", "--out", out, "--shard", i, "--driver", "replay:" + source + delay}, smallSweep(more...)...)
+	}
+	for _, test := range []struct {
+		name, shard string
+		signals     []os.Signal
+		budget      string
+	}{
+		{"SIGTERM", "0/4", []os.Signal{syscall.SIGTERM}, "0"},
+		// As a scheduler and a script that both pass it on may do.
+		{"SIGTERM and SIGUSR1", "1/4", []os.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR1}, "0"},
+		{"budget", "2/4", nil, "400ms"},
+		{"kill -9", "3/4", []os.Signal{syscall.SIGKILL}, "0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd, _, stderr := profileProcess(shard(test.shard, ",delay_ms=10", "--budget", test.budget)...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if test.signals != nil {
+				waitForFile(t, journalOf(dir, test.shard), 20)
+			}
+			for _, signal := range test.signals {
+				if err := cmd.Process.Signal(signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait() // its status is looked at below
+			if test.name == "kill -9" {
+				if cmd.ProcessState.Exited() {
+					t.Fatal("it was not killed")
+				}
+			} else if status := cmd.ProcessState.ExitCode(); status != exitPartial || !strings.Contains(stderr.String(), "ended early; to go on: profile resume "+dir+" --shard "+test.shard) {
+				t.Fatalf("status %d: %s", status, stderr)
+			}
+			if got := runCommand(t, shard(test.shard, "")...); got.status != exitOK || !strings.Contains(got.stdout, "shard "+test.shard+": ") {
+				t.Fatalf("status %d: %s%s", got.status, got.stdout, got.stderr)
+			}
+			again := runCommand(t, shard(test.shard, "")...)
+			if again.status != exitOK || !strings.Contains(again.stdout, " 0 shots measured") || strings.Contains(again.stderr, "starting the engine") {
+				t.Errorf("started again: status %d: %s%s", again.status, again.stdout, again.stderr)
+			}
+		})
+	}
+	sameFiles(t, mergedFiles(t, dir), bundleFiles(t, filepath.Join(whole, smallDir)))
+	if got := runCommand(t, "resume", dir, "--shard", "2/4"); got.status != exitOK || !strings.Contains(got.stdout, " 0 shots measured") {
+		t.Errorf("resume: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+func TestShardUsage(t *testing.T) {
+	for _, text := range []string{"3", "4/3", "-1/2", "x/y", "0/0"} {
+		args := append([]string{"run", "--driver", "roofline", "--out", t.TempDir(), "--shard", text}, smallSweep()...)
+		if got := runCommand(t, args...); got.status != exitUsage || !strings.Contains(got.stderr, "shard: found") {
+			t.Errorf("--shard %s: status %d: %s", text, got.status, got.stderr)
+		}
+	}
+}
+
+// A scheduler that lost sight of a job may start it a second time: that one ends
+// with 3, to be tried again, and the first one goes on.
+func TestShardTwiceAtATime(t *testing.T) {
+	source, out := smallBundle(t), t.TempDir()
+	args := append([]string{"run", "--out", out, "--shard", "0/2", "--driver", "replay:" + source + ",delay_ms=10"}, smallSweep()...)
+	first, _, stderr := profileProcess(args...)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, journalOf(filepath.Join(out, smallDir), "0/2"), 10)
+	if got := runCommand(t, args...); got.status != exitPartial || !strings.Contains(got.stderr, "another run is at work here") {
+		t.Errorf("status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first: %v: %s", err, stderr)
+	}
+}
