@@ -1,6 +1,10 @@
 package perfio
 
-import "math"
+import (
+	"fmt"
+	"math"
+	"strconv"
+)
 
 // Modes that whole steps are measured in: how the engine launches its kernels,
 // and whether it schedules a step while the one before is on the device.
@@ -81,6 +85,24 @@ func stepCount(name, unit, doc string) Column {
 	return Column{Name: name, Type: Integer, Unit: unit, Max: MaxKey, Doc: doc}
 }
 
+// contradiction is a column that cannot be beside the others: what was found and
+// what was expected, "" where all is well.
+func (r *StepRow) contradiction() (column int, found, expected string) {
+	const kvMean, prefillChunk, admitted = 5, 9, 11
+	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+	switch {
+	case r.KVDecodeMean < float64(r.KVDecodeMin) || r.KVDecodeMean > float64(r.KVDecodeMax):
+		return kvMean, number(r.KVDecodeMean), fmt.Sprintf("a mean from %d to %d", r.KVDecodeMin, r.KVDecodeMax)
+	case r.NDecode == 0 && r.KVDecodeMax > 0:
+		return kvMean, number(r.KVDecodeMean), "0 without decodes"
+	case r.PrefillChunk < r.NPrefill || r.NPrefill == 0 && r.PrefillChunk > 0:
+		return prefillChunk, strconv.Itoa(r.PrefillChunk), fmt.Sprintf("the new tokens of %d prefills", r.NPrefill)
+	case r.Admitted > r.NDecode+r.NPrefill:
+		return admitted, strconv.Itoa(r.Admitted), fmt.Sprintf("at most the step's %d requests", r.NDecode+r.NPrefill)
+	}
+	return 0, "", ""
+}
+
 // The columns from stepFirstTime on are stepTimes, then the spread.
 const (
 	stepFirstTime = 14
@@ -139,8 +161,16 @@ var stepCodec = &codec[StepRow]{
 			}
 		}
 		r.Spread = s.number(stepSpread)
+		if len(s.problems) == 0 {
+			if i, found, expected := r.contradiction(); expected != "" {
+				s.problem(s.fields[i].at, stepSchema.Columns[i].Name, &MismatchError{found, expected})
+			}
+		}
 	},
 	values: func(r *StepRow, w *rowWriter) {
+		if i, found, expected := r.contradiction(); expected != "" {
+			w.err = fmt.Errorf("%s: %w", stepSchema.Columns[i].Name, &MismatchError{found, expected})
+		}
 		w.text(r.Mode)
 		w.integer(r.Layers)
 		w.text(r.Graph)

@@ -40,6 +40,10 @@ func TestStepRows(t *testing.T) {
 		{"unknown graph", "FULL", "HALF", `step.csv:2:15: graph: found "HALF", expected FULL, PIECEWISE, NONE or nothing`},
 		{"no step behind it", "0,0,8,40.0", "0,0,0,40.0", `step.csv:2:48: steps: found "0", expected an integer from 1 to 67108864`},
 		{"a negative time", "6123.4", "-6123.4", `step.csv:2:91: step_us: found "-6123.4", expected a number from 0 to 1e+12, or nothing`},
+		{"a mean beyond the longest", "503.2", "510.5", `step.csv:2:24: kv_decode_mean: found 510.5, expected a mean from 500 to 510`},
+		{"histories of nobody", ",7,503.2", ",0,503.2", `step.csv:2:24: kv_decode_mean: found 503.2, expected 0 without decodes`},
+		{"a chunk of nobody", "500,0,0,", "500,0,3,", `step.csv:2:40: prefill_chunk: found 3, expected the new tokens of 0 prefills`},
+		{"admitted who is not there", "0,0,0,0,0,8", "0,0,0,8,0,8", `step.csv:2:44: admitted: found 8, expected at most the step's 7 requests`},
 		{"no spread", ",0.0123", ",", `step.csv:2:111: spread: found nothing, expected a finite number from 0`},
 	} {
 		text := lines[0] + "\n" + strings.Replace(row, c.from, c.to, 1) + "\n"
@@ -51,7 +55,11 @@ func TestStepRows(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
 		}
 	}
-	rows[0].Mode = "graph"
+	rows[0].KVDecodeMin = 505
+	if err := perfio.WriteStep(&b, rows); err == nil || !strings.Contains(err.Error(), "kv_decode_mean: found 503.25, expected a mean from 505 to 510") {
+		t.Errorf("a row that contradicts itself is written: %v", err)
+	}
+	rows[0].Mode, rows[0].KVDecodeMin = "graph", 500
 	if err := perfio.WriteStep(&b, rows); err == nil || !strings.Contains(err.Error(), "mode") {
 		t.Errorf("a row of an unknown mode is written: %v", err)
 	}

@@ -75,8 +75,8 @@ type ServingEngine struct {
 	BootSeconds     float64
 }
 
-// check says where the engine is not what the mode means.
-func (e *ServingEngine) check(spec *ServingSpec) error {
+// Check says where the engine is not what the mode means.
+func (e *ServingEngine) Check(spec *ServingSpec) error {
 	switch {
 	case e.AsyncScheduling != spec.Async():
 		return errors.New("the engine did not take the mode's async_scheduling")

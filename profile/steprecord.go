@@ -124,6 +124,23 @@ func (s *StepRecord) Check() error {
 	return ascending("device_marks_us", s.DeviceMarksUS)
 }
 
+// CheckSteps says what is wrong with a run's records: each by itself, and their
+// order, which is that of the scheduler's calls.
+func CheckSteps(steps []StepRecord) error {
+	last := math.Inf(-1)
+	for i := range steps {
+		if err := steps[i].Check(); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+		begun := steps[i].HostMarksUS[MarkSchedule]
+		if begun < last {
+			return fmt.Errorf("step %d: host_marks_us: found a scheduler call at %v behind one at %v", i, begun, last)
+		}
+		last = begun
+	}
+	return nil
+}
+
 // ascending: a clock does not go back. NaN is passed over.
 func ascending(field string, marks []float64) error {
 	last := math.Inf(-1)

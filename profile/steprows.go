@@ -169,6 +169,11 @@ func timesOf(steps []StepRecord, i int) stepTimes {
 			t[partPeriod] = d[DeviceSampled] - steps[i-1].DeviceMarksUS[DeviceSampled]
 		}
 	}
+	for part := range t {
+		if t[part] < 0 {
+			t[part] = math.NaN() // clocks that contradict one another say nothing
+		}
+	}
 	return t
 }
 

@@ -2,7 +2,9 @@ package profile
 
 import (
 	"encoding/json"
+	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -195,4 +197,58 @@ func TestStepWorkloads(t *testing.T) {
 	if cmp.Equal(StepWorkloads(Limits{}, 3), StepWorkloads(Limits{}, 4)) {
 		t.Error("the seed changes nothing")
 	}
+}
+
+func TestCheckSteps(t *testing.T) {
+	steps := stepsOf(batch(1, 0, perfio.Request{NewTokens: 9}), batch(0, 0, decode(9)...), batch(0, 0, decode(10)...))
+	if err := CheckSteps(steps); err != nil {
+		t.Fatal(err)
+	}
+	steps[1], steps[2] = steps[2], steps[1]
+	if err := CheckSteps(steps); err == nil || err.Error() != "step 2: host_marks_us: found a scheduler call at 1000 behind one at 2000" {
+		t.Errorf("steps out of order: %v", err)
+	}
+	steps[0].Requests = nil
+	if err := CheckSteps(steps); err == nil || err.Error() != "step 0: requests: found none" {
+		t.Errorf("a step without requests: %v", err)
+	}
+}
+
+// FuzzCompactSteps: what a journal or a worker gives as steps is refused or read,
+// and whatever passes its checks makes rows that can be written.
+func FuzzCompactSteps(f *testing.F) {
+	good, err := json.Marshal(CompactSteps(stepsOf(
+		batch(2, 0, perfio.Request{NewTokens: 100}, perfio.Request{NewTokens: 7}), batch(0, 0, decode(100, 7)...),
+		batch(0, 0, decode(101, 8)...), batch(0, 1, decode(9)...), batch(0, 0, decode(10)...),
+	)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`[{"requests":[[1,0]],"host_marks_us":[1,2,null,4,5,6,7,8,9,10],"device_marks_us":[1,2,3,4]},{}]`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var steps CompactSteps
+		if json.Unmarshal(data, &steps) != nil {
+			return
+		}
+		if CheckSteps(steps) != nil {
+			return
+		}
+		text, err := json.Marshal(steps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again CompactSteps
+		if err := json.Unmarshal(text, &again); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		for i := range steps {
+			if !slices.Equal(steps[i].Requests, again[i].Requests) {
+				t.Errorf("step %d: %v read again as %v", i, steps[i].Requests, again[i].Requests)
+			}
+		}
+		if err := perfio.WriteStep(io.Discard, StepRows(perfio.ModeEagerSync, 1, steps)); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/layerprof/layerprof/perfio"
 )
@@ -150,7 +151,8 @@ func (s *stepRun) mode(ctx context.Context, mode string) error {
 	for i := 0; i < len(depths); i++ {
 		err := s.unit(ctx, mode, depths[i])
 		if errors.Is(err, ErrOutOfMemory) && s.depths == nil && depths[i] >= 4 {
-			s.warn("%s: %d layers do not fit: %d and %d are measured in their place", mode, depths[i], depths[i]/2, depths[i]/4)
+			why, _, _ := strings.Cut(err.Error(), "\n")
+			s.warn("%s: %d layers do not fit, and %d and %d are measured in their place: %s", mode, depths[i], depths[i]/2, depths[i]/4, why)
 			s.depths = []int{depths[i] / 2, depths[i] / 4}
 			depths, i = s.depths, -1
 			continue
@@ -186,13 +188,16 @@ func (s *stepRun) setAside(mode string, layers int, workload, why string) {
 func (s *stepRun) unit(ctx context.Context, mode string, layers int) error {
 	x := &s.journal.index
 	if known := x.serving[servingKey{stepsTP, mode, layers}]; known != nil {
-		if known.Status == OutOfMemory {
+		// Depths that were asked for are tried again: memory may have been short
+		// for a reason that is gone.
+		if known.Status == OutOfMemory && s.Steps.Layers == nil {
 			return &unitError{fmt.Errorf("boot: %w", ErrOutOfMemory)}
 		}
-		todo := s.missingOf(mode, layers, known)
-		s.count(known)
-		if len(todo) == 0 {
-			return nil
+		if known.Status == OK {
+			s.count(known)
+			if len(s.missingOf(mode, layers, known)) == 0 {
+				return nil
+			}
 		}
 	}
 	for attempt := 0; ; attempt++ {
@@ -274,10 +279,15 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 			return err
 		}
 	}
-	if err == nil {
-		err = engine.check(&spec)
+	switch {
+	case errors.Is(err, ErrOutOfMemory):
+		return &unitError{fmt.Errorf("boot: %w", err)}
+	case ctx.Err() != nil:
+		return errors.Join(ctx.Err(), err)
+	case err != nil:
+		return &lostWorkload{"boot", err}
 	}
-	if err != nil {
+	if err := engine.Check(&spec); err != nil {
 		return &unitError{fmt.Errorf("boot: %w", err)}
 	}
 	s.report.Boots++
@@ -287,10 +297,11 @@ func (s *stepRun) attempt(ctx context.Context, mode string, layers int) error {
 		return err
 	}
 	s.count(serving)
-	for range warmUps {
-		if _, err := s.serve(ctx, driver, WarmUp(engine.Limits, s.Seed)); err != nil {
-			return err
+	if err := ServeWarmUp(ctx, driver, engine.Limits, s.Seed); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		return &lostWorkload{"warm-up", err}
 	}
 	for _, w := range s.missingOf(mode, layers, serving) {
 		if s.stopping() {
@@ -323,10 +334,8 @@ func (s *stepRun) serve(ctx context.Context, driver StepDriver, w Workload) (*Se
 		}
 		return nil, &lostWorkload{w.Name, err}
 	}
-	for i := range served.Steps {
-		if err := served.Steps[i].Check(); err != nil {
-			return nil, &lostWorkload{w.Name, fmt.Errorf("step %d: %w", i, err)}
-		}
+	if err := CheckSteps(served.Steps); err != nil {
+		return nil, &lostWorkload{w.Name, err}
 	}
 	return served, nil
 }

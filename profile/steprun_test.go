@@ -22,10 +22,11 @@ type servingDevice struct {
 	modes  []string
 	memory int // layers that fit; 0: any number
 	// fails breaks an engine at a workload, by its name and how often it was served.
-	fails  func(mode, workload string, attempt int) error
-	served map[string]int
-	boots  []string
-	after  func(workload string) // once a workload was served
+	fails   func(mode, workload string, attempt int) error
+	served  map[string]int
+	boots   []string
+	after   func(workload string) // once a workload was served
+	refuses int                   // boots that fail for another reason
 	// sync ignores async_scheduling.
 	sync bool
 }
@@ -54,6 +55,10 @@ func (d *servingDriver) BootServing(_ context.Context, spec ServingSpec) (*Servi
 		return nil, errors.New("fake: BootServing after Close")
 	}
 	d.serving.boots = append(d.serving.boots, fmt.Sprintf("%s %d", spec.Mode, spec.Layers))
+	if d.serving.refuses > 0 {
+		d.serving.refuses--
+		return nil, errors.New("fake: no boot")
+	}
 	if d.serving.memory > 0 && spec.Layers > d.serving.memory {
 		return nil, fmt.Errorf("boot: %w", ErrOutOfMemory)
 	}
@@ -287,6 +292,28 @@ func TestStepsDepths(t *testing.T) {
 	before := len(d.boots)
 	if report, err = Run(t.Context(), options); err != nil || report.ReusedWorkloads != 24 || len(d.boots) != before {
 		t.Errorf("run again: got %+v, %v, boots %v", report, err, d.boots[before:])
+	}
+	// A depth that is asked for is tried again: there may be room now.
+	d.memory = 0
+	options.Steps.Layers = []int{32}
+	if report, err = Run(t.Context(), options); err != nil || report.Workloads != 12 || report.Partial() {
+		t.Errorf("a depth asked for: got %+v, %v", report, err)
+	}
+}
+
+// A boot that fails is tried once more, as a shot is.
+func TestStepsBootFails(t *testing.T) {
+	d := newServingDevice()
+	d.refuses = 1
+	options := stepRunOptions(t, d, StepOptions{Alone: true, Modes: []string{perfio.ModeEagerSync}})
+	if report, err := Run(t.Context(), options); err != nil || report.Partial() || report.Workloads != 4 || len(d.boots) != 2 {
+		t.Errorf("got %+v, %v, boots %v", report, err, d.boots)
+	}
+	d.refuses = 100
+	options = stepRunOptions(t, d, StepOptions{Alone: true})
+	report, err := Run(t.Context(), options)
+	if err != nil || len(report.Failed) != 3 || !strings.Contains(report.Failed[0].Message, "no boot") {
+		t.Errorf("got %+v, %v", report, err)
 	}
 }
 

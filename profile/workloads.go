@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -32,6 +33,17 @@ func WarmUp(limits Limits, seed int64) Workload {
 		w.add(tokens, 4, 30+8*i)
 	}
 	return w.done(0)
+}
+
+// ServeWarmUp has a fresh engine serve the warm-up, more than once: the first
+// round compiles, the second finds what the first left out.
+func ServeWarmUp(ctx context.Context, driver StepDriver, limits Limits, seed int64) error {
+	for range warmUps {
+		if _, err := driver.Serve(ctx, WarmUp(limits, seed), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // defaults where an engine does not say its limits.

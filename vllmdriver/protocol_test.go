@@ -118,7 +118,11 @@ func FuzzReplies(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, l := range lines {
+	serving, err := readTranscript(servingTranscriptPath)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, l := range append(lines, serving...) {
 		f.Add(append(bytes.Clone(l.Line), '\n'))
 	}
 	f.Add([]byte("{\"id\":1,\"shot\":0,\"status\":\"ok\",\"layers\":{\"a\":{\"us\":[1e400]}}}\n{"))

@@ -253,6 +253,9 @@ func (c *client) serve(ctx context.Context, op *serveRequest, progress func(int)
 		case err != nil:
 			return nil, fmt.Errorf("serve: %w", err)
 		case r.Result != nil:
+			if err := profile.CheckSteps(out.Steps); err != nil {
+				return nil, fmt.Errorf("serve: %w: %w", ErrProtocol, err)
+			}
 			if err := finishServed(out, r.Result, len(op.Requests)); err != nil {
 				return nil, fmt.Errorf("serve: %w: result: %w", ErrProtocol, err)
 			}
@@ -262,11 +265,6 @@ func (c *client) serve(ctx context.Context, op *serveRequest, progress func(int)
 				progress(*r.Served)
 			}
 		case r.Steps != nil:
-			for i := range r.Steps {
-				if err := r.Steps[i].Check(); err != nil {
-					return nil, fmt.Errorf("serve: %w: step %d: %w", ErrProtocol, len(out.Steps)+i, err)
-				}
-			}
 			out.Steps = append(out.Steps, r.Steps...)
 		default:
 			return nil, fmt.Errorf("serve: %w: found a shot, expected served, steps or a result", ErrProtocol)

@@ -97,6 +97,9 @@ func printInspection(out io.Writer, in *inspection.Inspection) error {
 		if n := tp.Rows["collectives"]; n > 0 {
 			fmt.Fprintf(w, "    collectives\t%d rows\t\n", n)
 		}
+		if n := tp.Rows["step"]; n > 0 {
+			fmt.Fprintf(w, "    step\t%d rows\t%s\n", n, strings.Join(tp.StepModes, ", "))
+		}
 		if n := tp.Rows["batches"]; n > 0 {
 			fmt.Fprintf(w, "    batches\t%d batches\t\n", n)
 		}

@@ -12,6 +12,8 @@ const (
 	exitUsage   = 2
 	exitPartial = 3 // interrupted or with failed shots; resumable
 	exitDrift   = 4 // the environment is not the one of earlier measurements
+	// exitExceeded is serve-check's: an error is larger than it may be.
+	exitExceeded = 5
 )
 
 // exitError is an error that decides the exit status. A nil Err is a status

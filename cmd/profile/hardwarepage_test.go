@@ -10,26 +10,33 @@ import (
 	"github.com/layerprof/layerprof/internal/doctest"
 )
 
-func TestHardwarePage(t *testing.T) {
+// The pages whose commands run on the example workers.
+func TestWorkerPages(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("the page's worker needs python3")
+		t.Skip("the pages' workers need python3")
 	}
-	doctest.Run(t, "docs/hardware.md", doctest.Options{
-		Binaries: map[string]string{"profile": "./cmd/profile", "perfcheck": "./cmd/perfcheck"},
-		Setup: func(t *testing.T, dir string) {
-			worker, err := os.ReadFile("../../examples/worker/worker.py")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "worker.py"), worker, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		},
-		Skip: func(command string) string {
-			if strings.Contains(command, "--driver vllm") {
-				return "it needs a GPU and vLLM"
-			}
-			return ""
-		},
-	})
+	for _, page := range []string{"docs/hardware.md", "docs/steps.md"} {
+		t.Run(page, func(t *testing.T) {
+			doctest.Run(t, page, doctest.Options{
+				Binaries: map[string]string{"profile": "./cmd/profile", "perfcheck": "./cmd/perfcheck"},
+				Setup: func(t *testing.T, dir string) {
+					for _, name := range []string{"worker.py", "serving.py"} {
+						worker, err := os.ReadFile(filepath.Join("../../examples/worker", name))
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := os.WriteFile(filepath.Join(dir, name), worker, 0o644); err != nil {
+							t.Fatal(err)
+						}
+					}
+				},
+				Skip: func(command string) string {
+					if strings.Contains(command, "--driver vllm") {
+						return "it needs a GPU and vLLM"
+					}
+					return ""
+				},
+			})
+		})
+	}
 }

@@ -4,6 +4,7 @@
 //	profile run     measure, and write a bundle
 //	profile resume  go on with a bundle that is partial
 //	profile fit     fit the skew table of a bundle again
+//	profile serve-check hold a bundle against the engine serving requests
 //	profile probe   what would run: driver, engine, limits, catalog
 //	profile arch    show, check and draft architecture files
 //	profile drivers list what can measure
@@ -11,8 +12,8 @@
 //
 // Results go to standard output, everything else to standard error. The exit
 // status is 0 for success, 1 for a failure, 2 for wrong usage, 3 for a run that
-// is partial and can be resumed, and 4 for a run that would mix measurements of
-// different environments.
+// is partial and can be resumed, 4 for a run that would mix measurements of
+// different environments, and 5 where serve-check finds a larger error than allowed.
 package main
 
 import (

@@ -100,14 +100,8 @@ the rest.`,
 		if err != nil {
 			return err
 		}
-		for _, name := range slices.Sorted(maps.Keys(given)) {
-			flag := cmd.Flags().Lookup(name)
-			if flag == nil || flag.Changed {
-				continue
-			}
-			if err := cmd.Flags().Set(name, given[name]); err != nil {
-				return fmt.Errorf("%s: %s: %w", filepath.Join(dir, profile.JournalDir, flagsFile), name, err)
-			}
+		if err := setFlags(cmd, given, filepath.Join(dir, profile.JournalDir, flagsFile)); err != nil {
+			return err
 		}
 		if f.Driver == "" {
 			return usageErrorf("driver: the bundle does not say what measured it; --driver does")
@@ -115,6 +109,20 @@ the rest.`,
 		return a.measure(cmd, f, dir)
 	}
 	return cmd
+}
+
+// setFlags gives flags the values that stand in a file, but for those given.
+func setFlags(cmd *cobra.Command, values map[string]string, file string) error {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		flag := cmd.Flags().Lookup(name)
+		if flag == nil || flag.Changed {
+			continue
+		}
+		if err := cmd.Flags().Set(name, values[name]); err != nil {
+			return fmt.Errorf("%s: %s: %w", file, name, err)
+		}
+	}
+	return nil
 }
 
 // savedFlags are those of the bundle's last run, else what its meta.yaml says.

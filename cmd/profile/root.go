@@ -65,6 +65,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newRunCommand(a),
 		newResumeCommand(a),
 		newFitCommand(a),
+		newServeCheckCommand(a),
 		newArchCommand(a),
 		newCampaignCommand(a),
 	)

@@ -11,6 +11,8 @@ import sys
 
 import worker
 
+# A Llama's calls: of dense layers before the blocks, in one block beside attention, and behind them; then of the head's.
+BEFORE, IN_BLOCK, BEHIND, HEAD = 1, 8, 1, 2
 # What the host does in a step, in microseconds: fixed, and for each request.
 SCHEDULE, PREPARE, LAUNCH_LAYER, SAMPLE, UPDATE, BETWEEN = (40, 2), (300, 1), 120, (80, 0.5), (30, 3), (20, 1)
 
@@ -27,13 +29,11 @@ class ServingWorker(worker.Worker):
         return {**super().probe(request, send), "step_modes": ["graph_sync", "graph_async", "eager_sync"]}
 
     def boot_serving(self, request, send):
-        catalog = [{"layer": layer, "category": category, "vllm": ["X"]} for layer, category in
-                   (("qkv_proj", "dense"), ("attention", "attention"), ("o_proj", "dense"), ("mlp", "dense"))]
-        answer = self.boot({**request, "catalog": catalog}, send)
+        answer = self.boot({**request, "catalog": [{"layer": "all", "category": "dense", "vllm": ["X"]}]}, send)
         for field in ("catalog", "unmatched_modules"):
             answer.pop(field)
         self.serving = {"layers": request["config"]["num_hidden_layers"], "eager": bool(request.get("enforce_eager")),
-                        "async": bool(request.get("async_scheduling")), "block": 4 * request["config"].get("hidden_size", 1024) ** 2}
+                        "async": bool(request.get("async_scheduling")), "worker": self}
         self.sizes = [] if self.serving["eager"] else [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= 2 * request["max_num_seqs"]]
         answer["async_scheduling"] = self.serving["async"]
         answer["provenance"].update(layers=self.serving["layers"], capture_sizes=self.sizes, cpu="example host",
@@ -116,13 +116,16 @@ class Run:
         marks = [self.host, self.spend(SCHEDULE, n), self.spend(5), self.spend(PREPARE, n)]
         marks.append(self.spend(LAUNCH_LAYER * self.engine["layers"] if graph == "NONE" else 60))
         marks.append(self.spend(20))
-        busy = self.engine["layers"] * 1e6 * max(2.0 * padded * self.engine["block"] / worker.FLOPS, 2.0 * self.engine["block"] / worker.BYTES)
+        requests = [[new, q["computed"]] for q, new in batch]
+        us, layers = self.engine["worker"].layer_us, self.engine["layers"]
+        dense = us("dense", requests, padded=padded)
+        came = max(marks[2], self.device)  # the device comes to a mark when it is done with what was before
         begin = max(marks[3], self.device)
-        end = max(begin + busy, marks[4])
-        self.device = round(end + 50, 1)
-        step = {"requests": [[new, q["computed"]] for q, new in batch], "admitted": sum(q["computed"] == 0 for q, _ in batch),
+        end = max(begin + (BEFORE + BEHIND + IN_BLOCK * layers) * dense + layers * us("attention", requests), marks[4])
+        self.device = round(end + HEAD * us("per_sequence", requests), 1)
+        step = {"requests": requests, "admitted": sum(q["computed"] == 0 for q, _ in batch),
                 "finished": self.finished, "padded_tokens": padded, "graph": graph,
-                "device_marks_us": [marks[2], round(begin, 1), round(end, 1), self.device]}
+                "device_marks_us": [came, round(begin, 1), round(end, 1), self.device]}
         self.finished = 0
         if not self.engine["async"]:
             self.host = max(self.host, self.device)

@@ -82,19 +82,24 @@ class Worker:
             return "more tokens than the cache holds"
         return "more experts than there are" if experts > limits["num_experts"] else None
 
+    def layer_us(self, category, requests, experts=0, padded=0):
+        """What one call of a layer takes on the device."""
+        hidden = self.engine["config"].get("hidden_size", 1024)
+        flops, size = 2.0 * (padded or sum(new for new, _ in requests)) * hidden * hidden, 2.0 * hidden * hidden
+        if category == "attention":
+            flops = sum(4.0 * new * (history + new / 2) * hidden for new, history in requests)
+            size = sum(4.0 * (new + history) * hidden for new, history in requests)
+        elif category == "per_sequence":
+            flops, size = 2.0 * len(requests) * hidden * hidden, 20.0 * hidden * hidden
+        elif category == "moe":
+            size *= max(1, experts)
+        return LAUNCH_US + 1e6 * max(flops / FLOPS, size / BYTES)
+
     def measure_shot(self, shot, request):
-        hidden, requests = self.engine["config"].get("hidden_size", 1024), shot["requests"]
-        tokens, layers = sum(new for new, _ in requests), {}
+        requests, layers = shot["requests"], {}
+        experts = len([n for n in shot.get("histogram") or [] if n]) or shot.get("experts", 0)
         for layer, category in self.engine["catalog"].items():
-            flops, size = 2.0 * tokens * hidden * hidden, 2.0 * hidden * hidden
-            if category == "attention":
-                flops = sum(4.0 * new * (history + new / 2) * hidden for new, history in requests)
-                size = sum(4.0 * (new + history) * hidden for new, history in requests)
-            elif category == "per_sequence":
-                flops, size = 2.0 * len(requests) * hidden * hidden, 20.0 * hidden * hidden
-            elif category == "moe":
-                size *= max(1, len([n for n in shot.get("histogram") or [] if n]) or shot.get("experts", 0))
-            us = LAUNCH_US + 1e6 * max(flops / FLOPS, size / BYTES)
+            us = self.layer_us(category, requests, experts)
             layers[layer] = {"us": [us * random.uniform(0.999, 1.001) for _ in range(request["iterations"])], "calls": 1, "launches": 1}
         steps = [sum(values) for values in zip(*(entry["us"] for entry in layers.values()))]
         if request.get("layers") is not None:

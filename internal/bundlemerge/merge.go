@@ -179,7 +179,7 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 			sweeps++
 		}
 	}
-	err := errors.Join(m.Set(degrees, "tp_degrees"), m.Set(from, "merged_from_profiled_at"))
+	err := errors.Join(m.Set(degrees, "tp_degrees"), m.Set(from, "merged_from_profiled_at"), r.stepsMeta(parts))
 	if owner < 0 {
 		return err
 	}
@@ -197,4 +197,20 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 	m.Delete("skew_fit")
 	r.Notes = append(r.Notes, "the skew fit is left out, since several parts hold a skew sweep: profile fit makes it anew")
 	return errors.Join(err, m.Set(false, "skew_fit", "enabled"))
+}
+
+// stepsMeta takes what meta.yaml says of whole steps from the part that the rows
+// of step.csv are from.
+func (r *Result) stepsMeta(parts []*perfio.Bundle) error {
+	for _, p := range parts {
+		if !slices.ContainsFunc(p.TPs, func(tp perfio.TP) bool { return tp.Steps != nil }) {
+			continue
+		}
+		if block := p.Meta.Clone().Get("steps"); block != nil {
+			return r.Bundle.Meta.Set(block, "steps")
+		}
+		break
+	}
+	r.Bundle.Meta.Delete("steps")
+	return nil
 }

@@ -20,7 +20,13 @@ func TestParts(t *testing.T) {
 	a.TPs[0].Attention, a.TPs[0].Skew, a.TPs[0].SkewFit = a.TPs[0].Attention[:10], nil, nil
 	a.Meta.Delete("skew_fit")
 	b.TPs = []perfio.TP{{Degree: 1, Attention: b.TPs[0].Attention[5:]}}
-	c.TPs[0] = perfio.TP{Degree: 1, Skew: c.TPs[0].Skew, SkewFit: c.TPs[0].SkewFit}
+	c.TPs[0] = perfio.TP{Degree: 1, Skew: c.TPs[0].Skew, SkewFit: c.TPs[0].SkewFit, Steps: c.TPs[0].Steps}
+	a.TPs[0].Steps = nil
+	for m, sizes := range map[*perfio.Meta][]int{a.Meta: {7}, c.Meta: {1, 2}} { // a's are of steps that it lost
+		if err := m.Set(sizes, "steps", "per_tp", "1", perfio.ModeGraphSync, "capture_sizes"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b, c}, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +39,9 @@ func TestParts(t *testing.T) {
 	}
 	if !slices.Equal(got.Bundle.Meta.TPDegrees(), []int{1, 2}) || got.Bundle.Meta.SkewFit() == nil || !got.Bundle.Meta.SkewFit().Enabled {
 		t.Errorf("degrees %v, fit %+v", got.Bundle.Meta.TPDegrees(), got.Bundle.Meta.SkewFit())
+	}
+	if sizes := got.Bundle.Meta.CaptureSizes(1, perfio.ModeGraphSync); !slices.Equal(sizes, []int{1, 2}) {
+		t.Errorf("capture sizes %v, expected those of the part with the steps", sizes)
 	}
 	if err := perfio.WriteBundle(t.TempDir(), got.Bundle); err != nil {
 		t.Error(err)

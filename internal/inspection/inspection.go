@@ -25,10 +25,12 @@ type Inspection struct {
 
 // TP is what one degree holds.
 type TP struct {
-	TP      int            `json:"tp"`
-	Rows    map[string]int `json:"rows"`
-	Gaps    *GridGaps      `json:"attention_gaps,omitempty"`
-	SkewFit *SkewFitErrors `json:"skew_fit,omitempty"`
+	TP   int            `json:"tp"`
+	Rows map[string]int `json:"rows"`
+	// StepModes are the modes that whole steps were measured in.
+	StepModes []string       `json:"step_modes,omitempty"`
+	Gaps      *GridGaps      `json:"attention_gaps,omitempty"`
+	SkewFit   *SkewFitErrors `json:"skew_fit,omitempty"`
 }
 
 // GridGaps counts what the attention grid lacks of the product of its axes.
@@ -84,7 +86,13 @@ func Of(bundle *perfio.Bundle) (*Inspection, error) {
 		one := TP{TP: tp.Degree, Rows: map[string]int{
 			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
 			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "collectives": len(tp.Collectives),
+			"step": len(tp.Steps),
 		}}
+		for _, mode := range perfio.StepModes() {
+			if slices.ContainsFunc(tp.Steps, func(r perfio.StepRow) bool { return r.Mode == mode }) {
+				one.StepModes = append(one.StepModes, mode)
+			}
+		}
 		if len(tp.Attention) > 0 {
 			one.Gaps = findGaps(tp.Attention)
 		}
