@@ -94,11 +94,11 @@ func printInspection(out io.Writer, in *inspection.Inspection) error {
 			fmt.Fprintf(w, "    skew_fit\t%d buckets\t%d samples, alpha_default %g, error p50 %.2f%% p90 %.2f%% p99 %.2f%%, mean %+.2f%%\n",
 				f.Buckets, f.NSamples, f.AlphaDefault, 100*f.RelErrP50, 100*f.RelErrP90, 100*f.RelErrP99, 100*f.SignedMean)
 		}
-		if n := tp.Rows["step"]; n > 0 {
-			fmt.Fprintf(w, "    step\t%d rows\t%s\n", n, strings.Join(tp.StepModes, ", "))
-		}
 		if n := tp.Rows["collectives"]; n > 0 {
 			fmt.Fprintf(w, "    collectives\t%d rows\t\n", n)
+		}
+		if n := tp.Rows["step"]; n > 0 {
+			fmt.Fprintf(w, "    step\t%d rows\t%s\n", n, strings.Join(tp.StepModes, ", "))
 		}
 		if n := tp.Rows["batches"]; n > 0 {
 			fmt.Fprintf(w, "    batches\t%d batches\t\n", n)

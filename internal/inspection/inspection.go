@@ -85,7 +85,8 @@ func Of(bundle *perfio.Bundle) (*Inspection, error) {
 		tp := &bundle.TPs[i]
 		one := TP{TP: tp.Degree, Rows: map[string]int{
 			"dense": len(tp.Dense), "per_sequence": len(tp.PerSequence), "attention": len(tp.Attention), "moe": len(tp.MoE),
-			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "collectives": len(tp.Collectives), "step": len(tp.Steps),
+			"skew": len(tp.Skew), "skew_fit": len(tp.SkewFit), "batches": len(tp.Batches), "collectives": len(tp.Collectives),
+			"step": len(tp.Steps),
 		}}
 		for _, mode := range perfio.StepModes() {
 			if slices.ContainsFunc(tp.Steps, func(r perfio.StepRow) bool { return r.Mode == mode }) {
