@@ -310,10 +310,48 @@ func playParent() {
 	}
 }
 
+// heldSegment is a worker that holds a segment of shared memory named as vLLM's
+// ranks name theirs.
+func heldSegment(t *testing.T) (command []string, segment string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("looks at /proc and /dev/shm")
+	}
+	segment = filepath.Join(shmFolder, fmt.Sprintf("layerprof-test-%d-%s-tp:0-[0-1]-cpushm_0", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+	t.Cleanup(func() { _ = os.Remove(segment) })
+	return shell(t, "exec 9>'"+segment+"';"), segment
+}
+
+func TestSharedMemoryIsSwept(t *testing.T) {
+	for _, end := range []string{"killed", "stopped"} {
+		t.Run(end, func(t *testing.T) {
+			command, segment := heldSegment(t)
+			d := newDriver(t, Options{Command: command})
+			boot(t, d)
+			if _, err := os.Stat(segment); err != nil {
+				t.Fatal(err)
+			}
+			p := d.client.process
+			if end == "killed" {
+				if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				<-p.done
+			} else if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(segment); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left behind: %v", segment, err)
+			}
+		})
+	}
+}
+
 func TestParentKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("looks at /proc")
 	}
+	holding, segment := heldSegment(t)
 	for _, c := range []struct {
 		name    string
 		command []string
@@ -321,6 +359,7 @@ func TestParentKilled(t *testing.T) {
 		{"worker alone", exampleWorker(t)},
 		// It outlives the worker and hears of no pipe's end.
 		{"with a child", shell(t, "sleep 300 &")},
+		{"with shared memory", holding},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parent := exec.Command(os.Args[0], c.command...)
@@ -351,6 +390,9 @@ func TestParentKilled(t *testing.T) {
 			}
 			_ = parent.Wait()
 			nothingLeft(t, pid, guard, tmp, 5*time.Second)
+			if _, err := os.Stat(segment); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left behind: %v", segment, err)
+			}
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 // parent-death signal reaches only the worker itself, not what it started.
 const guardScript = `
 cd /
+set -f
 names=
 while read -r word name; do
 	case $word in

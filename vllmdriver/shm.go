@@ -12,9 +12,10 @@ import (
 
 const shmFolder = "/dev/shm"
 
-// shmName is what engines and Python name their segments; the guard's shell
-// gets these names.
-var shmName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+// shmName is what engines and Python name their segments
+// ("vllm_dist_<hex>-tp:0-[0-1]-cpushm_0"): no blank, no slash, nothing that means
+// more than itself to the guard's shell, which expands no patterns.
+var shmName = regexp.MustCompile(`^[A-Za-z0-9_.:@+=,\[\]-]+$`)
 
 // shmNames are the names in shared memory that a worker leaves if it is killed:
 // those that its processes hold and that were not there before it started.
