@@ -95,7 +95,8 @@ func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).ke
 type fa2Shape struct {
 	kernel   FA2Kernel
 	tiles    int // of 64 query tokens, of the longest chunk
-	perHead  int // tiles with work of one head
+	columns  int // heads that have tiles of their own
+	perHead  int // tiles with work of one of them
 	splits   int
 	requests int
 	tokens   int
@@ -119,6 +120,7 @@ func (g Geometry) fa2Shape(runs []Run) fa2Shape {
 	if maxQ > 1 {
 		sh.kernel = FA2Mixed
 		// Heads of one group that run side by side read the same keys.
+		sh.columns = g.QueryHeads
 		for _, r := range runs {
 			sh.perHead += r.Count * ceilDiv(r.New, 64)
 		}
@@ -127,6 +129,7 @@ func (g Geometry) fa2Shape(runs []Run) fa2Shape {
 		return sh
 	}
 	sh.share = 1
+	sh.columns, sh.perHead = g.KVHeads, sh.requests
 	sh.splits = g.fa2Splits(sh.requests, maxK)
 	if sh.splits > 1 {
 		sh.kernel = FA2DecodeSplit
@@ -176,17 +179,13 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 	if len(runs) > unlikeRuns {
 		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
-	if sh.kernel == FA2Mixed {
+	if sh.splits == 1 {
 		g.fa2Heads(runs, sh, c, sc)
 	} else {
+		// Splits run request by request, all heads of one before the next.
 		for _, r := range runs {
 			k := r.New + r.History
 			nb := ceilDiv(k, 128)
-			if sh.splits == 1 {
-				b := c.blocks(k)
-				sc.levels.place(r.Count*g.KVHeads, b+c.Cd, float64(k)/128/(b+c.Cd), &sc.spans)
-				continue
-			}
 			per := ceilDiv(nb, sh.splits)
 			full := (nb - 1) / per
 			last := float64(nb-full*per) - c.Phi*(float64(nb)-float64(k)/128)
@@ -217,8 +216,8 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 		rounds = 0.75
 	}
 	exact := max(2, int(math.Ceil(rounds*float64(g.SMs)/float64(sh.perHead))))
-	if 2*exact+1 >= g.QueryHeads {
-		for range g.QueryHeads {
+	if 2*exact+1 >= sh.columns {
+		for range sh.columns {
 			g.fa2Head(runs, sh, c, sc)
 		}
 		return
@@ -242,7 +241,7 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 		}
 		work += n * float64(sh.tiles-m) * c.E
 	}
-	skipped := float64(g.QueryHeads - 2*exact)
+	skipped := float64(sh.columns - 2*exact)
 	d := skipped * work / float64(g.SMs)
 	if n := len(sc.levels.buf); n > sc.levels.head {
 		at := sc.levels.buf[sc.levels.head].at
