@@ -28,9 +28,9 @@ type FA2Class struct {
 	L2  float64 `json:"l2_mb"`
 	G2  float64 `json:"g2"` // cost of a byte that comes from L2
 	S   float64 `json:"s"`  // how sharply L2 overflows
-	// Share is how well heads that run side by side share what they read: a
-	// power of the share that they would have to read in lockstep.
-	Share float64 `json:"share"`
+	// Drift is how far apart heads come that start together, as a share of
+	// their tiles.
+	Drift float64 `json:"drift"`
 }
 
 // FA2Params are the constants of all kernels.
@@ -39,9 +39,9 @@ type FA2Params [fa2Kernels]FA2Class
 // FA2Defaults is where a fit starts.
 func FA2Defaults() FA2Params {
 	return FA2Params{
-		{F0: 6, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
-		{F0: 8, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
-		{F0: 5, Tau: 2.7, C: 1, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 3, L2: 80, G2: 0.3, S: 3, Share: 1.5},
+		{F0: 6, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Drift: 0.05},
+		{F0: 8, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Drift: 0.05},
+		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02},
 	}
 }
 
@@ -49,14 +49,14 @@ func FA2Defaults() FA2Params {
 type FA2 struct {
 	Geometry Geometry
 	Params   FA2Params
-	soft     [fa2Kernels]softMax
+	curves   [fa2Kernels]fa2Curves
 }
 
 // NewFA2 bakes what does not depend on the batch.
 func NewFA2(g Geometry, p FA2Params) *FA2 {
 	m := &FA2{Geometry: g, Params: p}
 	for i := range p {
-		m.soft[i].bake(p[i].P)
+		m.curves[i].bake(&p[i])
 	}
 	return m
 }
@@ -71,7 +71,7 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa2Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.soft[sh.kernel], sc.makespan, &sc.demand)
+	t := sh.timeUS(c, &m.curves[sh.kernel], sc.makespan, &sc.reads)
 	scratchPool.Put(sc)
 	return t
 }
@@ -103,7 +103,6 @@ type fa2Shape struct {
 	sumK     float64
 	heads    float64
 	kvHeads  float64
-	share    float64 // of the reads of heads that run at the same time, those that reach memory
 }
 
 func (g Geometry) fa2Shape(runs []Run) fa2Shape {
@@ -119,16 +118,12 @@ func (g Geometry) fa2Shape(runs []Run) fa2Shape {
 	sh.tiles = ceilDiv(maxQ, 64)
 	if maxQ > 1 {
 		sh.kernel = FA2Mixed
-		// Heads of one group that run side by side read the same keys.
 		sh.columns = g.QueryHeads
 		for _, r := range runs {
 			sh.perHead += r.Count * ceilDiv(r.New, 64)
 		}
-		side := min(max(1, float64(g.SMs)/float64(sh.perHead)), sh.heads)
-		sh.share = ((side-1)/float64(g.Group()) + 1) / side
 		return sh
 	}
-	sh.share = 1
 	sh.columns, sh.perHead = g.KVHeads, sh.requests
 	sh.splits = g.fa2Splits(sh.requests, maxK)
 	if sh.splits > 1 {
@@ -176,6 +171,7 @@ func (c *FA2Class) blocks(k int) float64 {
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
+	sc.list = sc.list[:0]
 	if len(runs) > unlikeRuns {
 		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
@@ -202,8 +198,11 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 			}
 		}
 	}
+	if sh.kernel != FA2Mixed {
+		sc.list = cold(sc.list, sc.spans)
+	}
 	sc.makespan = sc.levels.last
-	demand(sc.spans, sc.makespan, &sc.demand)
+	sc.reads.set(sc.list, sc.makespan)
 }
 
 // fa2Heads places the tiles of a batch with chunks: head by head, request by
@@ -211,20 +210,16 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 // the middle are taken as even work.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	// Tiles all unlike blur the waves, and cost the most to place.
-	rounds := 3.0
+	rounds := 1e9
 	if len(runs) > unlikeRuns {
 		rounds = 0.75
 	}
 	exact := max(2, int(math.Ceil(rounds*float64(g.SMs)/float64(sh.perHead))))
 	if 2*exact+1 >= sh.columns {
-		for range sh.columns {
-			g.fa2Head(runs, sh, c, sc)
-		}
+		g.fa2Columns(runs, sh, c, sc, 0, sh.columns)
 		return
 	}
-	for range exact {
-		g.fa2Head(runs, sh, c, sc)
-	}
+	g.fa2Columns(runs, sh, c, sc, 0, exact)
 	work, mem := 0.0, 0.0
 	for _, r := range runs {
 		n := float64(r.Count)
@@ -250,8 +245,25 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.shift(d)
 	// The tiles of the last heads before the gap end after it: their spans
 	// overlap it a little, which the average over bins does not notice.
-	for range exact {
+	g.fa2Columns(runs, sh, c, sc, sh.columns-exact, sh.columns)
+}
+
+// fa2Columns places the heads from first to before last, and notes how long
+// after the head before each reads the same keys.
+func (g Geometry) fa2Columns(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, first, last int) {
+	group := sh.columns / g.KVHeads
+	before, known := 0, false
+	for h := first; h < last; h++ {
+		at := len(sc.spans)
 		g.fa2Head(runs, sh, c, sc)
+		switch {
+		case sh.kernel != FA2Mixed:
+		case known && h%group != 0:
+			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
+		default:
+			sc.list = cold(sc.list, sc.spans[at:])
+		}
+		before, known = at, true
 	}
 }
 
@@ -281,16 +293,7 @@ func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 }
 
 // timeUS turns a schedule in key blocks into time.
-func (sh *fa2Shape) timeUS(c *FA2Class, soft *softMax, makespan float64, dem *[demandBins]float64) float64 {
-	bytes := 512 * sh.sumK
-	if sh.kernel != FA2Mixed {
-		bytes *= sh.kvHeads
-	}
-	g := c.G2 + (math.Pow(sh.share, c.Share)-c.G2)/(1+math.Pow(c.L2*1e6/bytes, c.S))
-	x := g * 65536 / (c.BW * 1e6 * c.Tau)
-	sum := 0.0
-	for _, d := range dem {
-		sum += soft.at(d * x)
-	}
-	return c.F0 + c.Tau*makespan/demandBins*sum
+func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, makespan float64, r *reads) float64 {
+	footprint := 512 * sh.sumK * sh.kvHeads
+	return c.F0 + c.Tau*makespan*r.stretch(makespan, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
 }

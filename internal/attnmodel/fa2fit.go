@@ -47,10 +47,16 @@ type fa2Fitted struct {
 	weight float64
 }
 
+// fa2Plan is one schedule: it depends on the first constants alone.
+type fa2Plan struct {
+	makespan float64
+	reads    reads
+}
+
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 	const scheduled = 5 // the first so many change the schedule
 	fields := func(c *FA2Class) []*float64 {
-		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Share}
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S}
 	}
 	var start []float64
 	for _, f := range fields(&c) {
@@ -64,21 +70,21 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		}
 		return c
 	}
-	plans, trial := make([]fa3Plan, len(rows)), make([]fa3Plan, len(rows))
-	schedule := func(c FA2Class, into []fa3Plan) {
+	plans, trial := make([]fa2Plan, len(rows)), make([]fa2Plan, len(rows))
+	schedule := func(c FA2Class, into []fa2Plan) {
 		sc := scratchPool.Get().(*scratch)
 		for i := range rows {
 			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
-			into[i] = fa3Plan{sc.makespan, sc.demand}
+			into[i] = fa2Plan{sc.makespan, sc.reads}
 		}
 		scratchPool.Put(sc)
 	}
-	var soft softMax
-	evaluate := func(x []float64, plans []fa3Plan, r []float64) {
+	var curves fa2Curves
+	evaluate := func(x []float64, plans []fa2Plan, r []float64) {
 		c := class(x)
-		soft.bake(c.P)
+		curves.bake(&c)
 		for i := range rows {
-			r[i] = math.Log(rows[i].shape.timeUS(&c, &soft, plans[i].makespan, &plans[i].demand)) - rows[i].logUS
+			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].makespan, &plans[i].reads)) - rows[i].logUS
 		}
 	}
 	moved := make([]float64, len(rows))
@@ -97,7 +103,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 				const h = 0.01
 				was := x[a]
 				x[a] += h
-				if a < scheduled-1 {
+				if a < scheduled {
 					schedule(class(x), trial)
 					evaluate(x, trial, moved)
 				} else {

@@ -91,6 +91,8 @@ type scratch struct {
 	levels   levels
 	spans    []span
 	demand   [demandBins]float64
+	list     []read
+	reads    reads
 	makespan float64
 }
 

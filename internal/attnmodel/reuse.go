@@ -1,0 +1,207 @@
+package attnmodel
+
+import "math"
+
+// keyBlockBytes is a key block of 128 tokens of one head, keys and values of
+// 128 numbers of two bytes.
+const keyBlockBytes = 65536
+
+// Reads are told apart by how long before them another head of the group read
+// the same keys: octaves of time, from half a key block on, and at last those
+// that nothing of the batch has read before.
+const (
+	reuseOctaves = 14
+	reuseLowest  = 0.5
+	readCold     = reuseOctaves
+	readKinds    = reuseOctaves + 1
+)
+
+// read is a span with the place of its reads among the kinds.
+type read struct {
+	span
+	kind float64
+}
+
+// reads are a schedule's demand on memory by kind, over equal parts of it.
+type reads struct {
+	demand [readKinds][demandBins]float64
+	total  [readKinds]float64
+}
+
+func kindOf(later float64) float64 {
+	return min(max(math.Log2(later*(1/reuseLowest)), 0), reuseOctaves-1)
+}
+
+// again appends the spans of a head that reads what the head before has read
+// in the same order. Spans that start together drift apart by a share of their
+// length.
+func again(dst []read, before, now []span, drift float64) []read {
+	i, left := 0, 0.0 // what is left of before[i]
+	if len(before) > 0 {
+		left = before[0].weight
+	}
+	for _, s := range now {
+		want := s.weight
+		for want > 1e-9*s.weight && i < len(before) {
+			take := min(want, left)
+			later, long := math.Abs(s.start-before[i].start), s.end-s.start
+			later = later*(0.6+0.4*min(1, later/long)) + drift*long
+			dst = append(dst, read{span{s.start, s.end, take}, kindOf(later)})
+			want -= take
+			if left -= take; left <= 1e-9*before[i].weight {
+				if i++; i < len(before) {
+					left = before[i].weight
+				}
+			}
+		}
+	}
+	return dst
+}
+
+func cold(dst []read, now []span) []read {
+	for _, s := range now {
+		dst = append(dst, read{s, readCold})
+	}
+	return dst
+}
+
+// set averages the spans' weight over equal parts of [0, makespan].
+func (r *reads) set(list []read, makespan float64) {
+	*r = reads{}
+	if !(makespan > 0) || math.IsInf(makespan, 1) {
+		return
+	}
+	var step [readKinds][demandBins + 1]float64
+	scale := demandBins / makespan
+	add := func(kind int, w, x0, x1 float64) {
+		r.total[kind] += w * (x1 - x0)
+		out := &r.demand[kind]
+		b0, b1 := min(int(x0), demandBins-1), min(int(x1), demandBins-1)
+		if b0 == b1 {
+			out[b0] += w * (x1 - x0)
+			return
+		}
+		out[b0] += w * (float64(b0+1) - x0)
+		out[b1] += w * (x1 - float64(b1))
+		step[kind][b0+1] += w
+		step[kind][b1] -= w
+	}
+	for i := range list {
+		s := &list[i]
+		x0, x1 := s.start*scale, s.end*scale
+		if !(x0 >= 0 && x1 >= x0) {
+			continue // constants that no kernel has, on the way of a fit
+		}
+		k := int(s.kind)
+		f := s.kind - float64(k)
+		add(k, s.weight*(1-f), x0, x1)
+		if f > 0 {
+			add(k+1, s.weight*f, x0, x1)
+		}
+	}
+	for k := range r.demand {
+		if r.total[k] == 0 {
+			continue
+		}
+		run := 0.0
+		for i := range r.demand[k] {
+			run += step[k][i]
+			r.demand[k][i] += run
+		}
+	}
+}
+
+// stretch is the mean factor by which contention for memory stretches a
+// schedule of the given length, in key blocks. footprint are the bytes that
+// the batch reads once; x is the time of a key block from memory over that of
+// its arithmetic.
+//
+// What a head reads again comes from the cache, unless more than the cache
+// holds came from memory in between: one part of the schedule follows from
+// those before it.
+func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2Curves) float64 {
+	if !(makespan > 0) || math.IsInf(makespan, 1) {
+		return 1
+	}
+	cache := c.L2 * 1e6
+	coldMiss := curves.miss.at(footprint / cache)
+	perBin := makespan / demandBins * keyBlockBytes / cache
+	var kinds [readKinds]int
+	var lags [readKinds]float64
+	n := 0
+	for k := range reuseOctaves {
+		if r.total[k] > 0 {
+			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)/makespan*demandBins
+			n++
+		}
+	}
+	var read [demandBins + 1]float64 // from memory until a bin, over what the cache holds
+	last, sum := 0.0, 0.0
+	for b := range demandBins {
+		d := r.demand[readCold][b]
+		missed := coldMiss * d
+		demand := (c.G2 + (1-c.G2)*coldMiss) * d
+		now := read[b] + 0.5*last
+		for i := range n {
+			d := r.demand[kinds[i]][b]
+			if d == 0 {
+				continue
+			}
+			since := last * lags[i]
+			if lags[i] > 0.5 {
+				since = now - at(&read, float64(b)+0.5-lags[i])
+			}
+			m := curves.miss.at(since)
+			missed += m * d
+			demand += (c.G2 + (1-c.G2)*m) * d
+		}
+		last = missed * perBin
+		read[b+1] = read[b] + last
+		sum += curves.soft.at(demand * x)
+	}
+	return sum / demandBins
+}
+
+// at is y between whole numbers; 0 before the first.
+func at(y *[demandBins + 1]float64, x float64) float64 {
+	if !(x > 0) {
+		return 0
+	}
+	i := min(int(x), demandBins-1)
+	return y[i] + (x-float64(i))*(y[i+1]-y[i])
+}
+
+// missCurve is the share of reads that miss a cache, by the bytes read since
+// over what it holds: 1 / (1 + ratio^-sharp), from a table.
+type missCurve struct{ y [missPoints + 2]float64 }
+
+const (
+	missPoints = 256
+	missMost   = 4.0
+)
+
+func (m *missCurve) bake(sharp float64) {
+	for i := range m.y {
+		m.y[i] = 1 / (1 + math.Pow(float64(i)*missMost/missPoints, -sharp))
+	}
+}
+
+func (m *missCurve) at(ratio float64) float64 {
+	if !(ratio < missMost) {
+		return 1 - (1-m.y[missPoints])*missMost/max(ratio, missMost)
+	}
+	u := max(ratio, 0) * (missPoints / missMost)
+	i := int(u)
+	return m.y[i] + (u-float64(i))*(m.y[i+1]-m.y[i])
+}
+
+// fa2Curves are what is baked of a class.
+type fa2Curves struct {
+	soft softMax
+	miss missCurve
+}
+
+func (v *fa2Curves) bake(c *FA2Class) {
+	v.soft.bake(c.P)
+	v.miss.bake(c.S)
+}
