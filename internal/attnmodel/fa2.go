@@ -71,7 +71,7 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa2Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.curves[sh.kernel], sc.makespan, &sc.reads)
+	t := sh.timeUS(c, &m.curves[sh.kernel], sc.makespan, sc.skipped, &sc.reads)
 	scratchPool.Put(sc)
 	return t
 }
@@ -171,7 +171,7 @@ func (c *FA2Class) blocks(k int) float64 {
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
-	sc.list = sc.list[:0]
+	sc.list, sc.skipped = sc.list[:0], 0
 	if len(runs) > unlikeRuns {
 		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
@@ -197,74 +197,67 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 				}
 			}
 		}
-	}
-	if sh.kernel != FA2Mixed {
 		sc.list = cold(sc.list, sc.spans)
 	}
 	sc.makespan = sc.levels.last
 	sc.reads.set(sc.list, sc.makespan)
 }
 
-// fa2Heads places the tiles of a batch with chunks: head by head, request by
-// request, first query tokens first. Where the heads make many waves, those in
-// the middle are taken as even work.
+// Where heads are many, those in the middle are as the others: so many tiles
+// are placed one by one, or the heads of two groups and of some waves.
+const (
+	fa2Placed = 400
+	fa2Waves  = 6
+)
+
+// fa2Heads places the tiles head by head, request by request, first query
+// tokens first, and notes how long after the head before each head reads the
+// same keys.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	// Tiles all unlike blur the waves, and cost the most to place.
-	rounds := 1e9
-	if len(runs) > unlikeRuns {
-		rounds = 0.75
+	group := sh.columns / g.KVHeads
+	placed := sh.columns
+	each := 0 // calls that place one head
+	for _, r := range runs {
+		each++
+		if r.New > 1 {
+			each += r.Count * ceilDiv(r.New, 64)
+		}
 	}
-	exact := max(2, int(math.Ceil(rounds*float64(g.SMs)/float64(sh.perHead))))
-	if 2*exact+1 >= sh.columns {
-		g.fa2Columns(runs, sh, c, sc, 0, sh.columns)
+	if each*placed > fa2Placed {
+		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
+		if len(runs) > unlikeRuns {
+			waves /= 2 // tiles all unlike blur the waves
+		}
+		placed = min(placed, ceilDiv(max(2*group, fa2Placed/each, waves), group)*group)
+	}
+	before := 0
+	for h := range placed {
+		at := len(sc.spans)
+		g.fa2Head(runs, sh, c, sc)
+		if h%group != 0 {
+			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
+		} else {
+			sc.list = cold(sc.list, sc.spans[at:])
+		}
+		before = at
+	}
+	if placed == sh.columns {
 		return
 	}
-	g.fa2Columns(runs, sh, c, sc, 0, exact)
-	work, mem := 0.0, 0.0
+	work := 0.0
 	for _, r := range runs {
 		n := float64(r.Count)
 		m := ceilDiv(r.New, 64)
 		if r.New == 1 {
 			work += n * (c.blocks(r.History+1) + c.Cd)
-			mem += n * float64(r.History+1) / 128
 		} else {
 			for j := range m {
-				k := min(r.New, 64*(j+1)) + r.History
-				work += n * (c.blocks(k) + c.C)
-				mem += n * float64(k) / 128 / float64(m)
+				work += n * (c.blocks(min(r.New, 64*(j+1))+r.History) + c.C)
 			}
 		}
 		work += n * float64(sh.tiles-m) * c.E
 	}
-	skipped := float64(sh.columns - 2*exact)
-	d := skipped * work / float64(g.SMs)
-	if n := len(sc.levels.buf); n > sc.levels.head {
-		at := sc.levels.buf[sc.levels.head].at
-		sc.spans = append(sc.spans, span{at, at + d, skipped * mem / d})
-	}
-	sc.levels.shift(d)
-	// The tiles of the last heads before the gap end after it: their spans
-	// overlap it a little, which the average over bins does not notice.
-	g.fa2Columns(runs, sh, c, sc, sh.columns-exact, sh.columns)
-}
-
-// fa2Columns places the heads from first to before last, and notes how long
-// after the head before each reads the same keys.
-func (g Geometry) fa2Columns(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, first, last int) {
-	group := sh.columns / g.KVHeads
-	before, known := 0, false
-	for h := first; h < last; h++ {
-		at := len(sc.spans)
-		g.fa2Head(runs, sh, c, sc)
-		switch {
-		case sh.kernel != FA2Mixed:
-		case known && h%group != 0:
-			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
-		default:
-			sc.list = cold(sc.list, sc.spans[at:])
-		}
-		before, known = at, true
-	}
+	sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
 }
 
 func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
@@ -292,8 +285,10 @@ func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	}
 }
 
-// timeUS turns a schedule in key blocks into time.
-func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, makespan float64, r *reads) float64 {
+// timeUS turns a schedule in key blocks, and what was left out of it, into
+// time.
+func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, makespan, skipped float64, r *reads) float64 {
 	footprint := 512 * sh.sumK * sh.kvHeads
-	return c.F0 + c.Tau*makespan*r.stretch(makespan, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
+	all, middle := r.stretch(makespan, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
+	return c.F0 + c.Tau*(makespan*all+skipped*middle)
 }

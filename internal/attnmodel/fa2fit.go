@@ -50,6 +50,7 @@ type fa2Fitted struct {
 // fa2Plan is one schedule: it depends on the first constants alone.
 type fa2Plan struct {
 	makespan float64
+	skipped  float64
 	reads    reads
 }
 
@@ -75,7 +76,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		sc := scratchPool.Get().(*scratch)
 		for i := range rows {
 			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
-			into[i] = fa2Plan{sc.makespan, sc.reads}
+			into[i] = fa2Plan{sc.makespan, sc.skipped, sc.reads}
 		}
 		scratchPool.Put(sc)
 	}
@@ -84,7 +85,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		c := class(x)
 		curves.bake(&c)
 		for i := range rows {
-			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].makespan, &plans[i].reads)) - rows[i].logUS
+			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].makespan, plans[i].skipped, &plans[i].reads)) - rows[i].logUS
 		}
 	}
 	moved := make([]float64, len(rows))

@@ -45,7 +45,7 @@ func again(dst []read, before, now []span, drift float64) []read {
 		for want > 1e-9*s.weight && i < len(before) {
 			take := min(want, left)
 			later, long := math.Abs(s.start-before[i].start), s.end-s.start
-			later = later*(0.6+0.4*min(1, later/long)) + drift*long
+			later = later*(0.4+0.6*min(1, later/long)) + drift*long
 			dst = append(dst, read{span{s.start, s.end, take}, kindOf(later)})
 			want -= take
 			if left -= take; left <= 1e-9*before[i].weight {
@@ -112,16 +112,16 @@ func (r *reads) set(list []read, makespan float64) {
 }
 
 // stretch is the mean factor by which contention for memory stretches a
-// schedule of the given length, in key blocks. footprint are the bytes that
+// schedule of the given length, in key blocks, and that of its middle. footprint are the bytes that
 // the batch reads once; x is the time of a key block from memory over that of
 // its arithmetic.
 //
 // What a head reads again comes from the cache, unless more than the cache
 // holds came from memory in between: one part of the schedule follows from
 // those before it.
-func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2Curves) float64 {
+func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2Curves) (all, middle float64) {
 	if !(makespan > 0) || math.IsInf(makespan, 1) {
-		return 1
+		return 1, 1
 	}
 	cache := c.L2 * 1e6
 	coldMiss := curves.miss.at(footprint / cache)
@@ -136,7 +136,7 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 		}
 	}
 	var read [demandBins + 1]float64 // from memory until a bin, over what the cache holds
-	last, sum := 0.0, 0.0
+	last := 0.0
 	for b := range demandBins {
 		d := r.demand[readCold][b]
 		missed := coldMiss * d
@@ -157,9 +157,13 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 		}
 		last = missed * perBin
 		read[b+1] = read[b] + last
-		sum += curves.soft.at(demand * x)
+		f := curves.soft.at(demand * x)
+		all += f
+		if b >= demandBins/4 && b < demandBins*3/4 {
+			middle += f
+		}
 	}
-	return sum / demandBins
+	return all / demandBins, middle * 2 / demandBins
 }
 
 // at is y between whole numbers; 0 before the first.
