@@ -31,6 +31,8 @@ type FA2Class struct {
 	// Drift is how far apart heads come that start together, as a share of
 	// their tiles.
 	Drift float64 `json:"drift"`
+	Copy  float64 `json:"copy_us"` // what more than one request adds
+	Join  float64 `json:"join_us"` // a split, where splits are put together
 }
 
 // FA2Params are the constants of all kernels.
@@ -39,9 +41,9 @@ type FA2Params [fa2Kernels]FA2Class
 // FA2Defaults is where a fit starts.
 func FA2Defaults() FA2Params {
 	return FA2Params{
-		{F0: 6, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Drift: 0.05},
-		{F0: 8, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Drift: 0.05},
-		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02},
+		{F0: 4.5, Tau: 2, C: 1, Cd: 0.4, E: 0.1, Phi: 0.3, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Copy: 4, Join: 0.2},
+		{F0: 8.5, Tau: 1.5, C: 1, Cd: 0.4, E: 0.1, Phi: 0.6, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Copy: 4, Join: 0.2},
+		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02, Copy: 0.2, Join: 0.05},
 	}
 }
 
@@ -76,18 +78,7 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	return t
 }
 
-// class sets a decode on its own apart: the engine copies no queries for it.
-func (m *FA2) class(runs []Run) int {
-	sh := m.Geometry.fa2Shape(runs)
-	c := 2 * int(sh.kernel)
-	if sh.kernel == FA2Mixed {
-		return c + decodes(runs)
-	}
-	if sh.requests == 1 {
-		c++
-	}
-	return c
-}
+func (m *FA2) class(runs []Run) int { return int(m.Kernel(runs))*2 + decodes(runs) }
 
 // Kernel says which kernel the batch runs.
 func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).kernel }
@@ -290,5 +281,12 @@ func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, makespan, skipped float64, r *reads) float64 {
 	footprint := 512 * sh.sumK * sh.kvHeads
 	all, middle := r.stretch(makespan, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
-	return c.F0 + c.Tau*(makespan*all+skipped*middle)
+	t := c.F0 + c.Tau*(makespan*all+skipped*middle)
+	if sh.requests > 1 {
+		t += c.Copy
+	}
+	if sh.splits > 1 {
+		t += c.Join * float64(sh.splits)
+	}
+	return t
 }

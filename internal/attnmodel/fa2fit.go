@@ -9,7 +9,6 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 		return start
 	}
 	var of [fa2Kernels][]fa2Fitted
-	var alone []fa2Fitted
 	for _, s := range samples {
 		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
 			continue
@@ -18,17 +17,7 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 		if f.weight == 0 {
 			f.weight = 1
 		}
-		if f.shape.kernel != FA2Mixed && f.shape.requests == 1 {
-			alone = append(alone, f)
-			continue
-		}
 		of[f.shape.kernel] = append(of[f.shape.kernel], f)
-	}
-	for _, f := range alone {
-		// A decode on its own is no measure of others, unless there are none.
-		if k := f.shape.kernel; len(of[k]) == 0 {
-			of[k] = append(of[k], f)
-		}
 	}
 	out := start
 	parallel(2, int(fa2Kernels), func(i int) {
@@ -57,7 +46,7 @@ type fa2Plan struct {
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 	const scheduled = 5 // the first so many change the schedule
 	fields := func(c *FA2Class) []*float64 {
-		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S}
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
 	}
 	var start []float64
 	for _, f := range fields(&c) {
