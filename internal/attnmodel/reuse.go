@@ -45,7 +45,7 @@ func again(dst []read, before, now []span, drift float64) []read {
 		for want > 1e-9*s.weight && i < len(before) {
 			take := min(want, left)
 			later, long := math.Abs(s.start-before[i].start), s.end-s.start
-			later = later*(0.4+0.6*min(1, later/long)) + drift*long
+			later = later*(0.6+0.4*min(1, later/long)) + drift*long
 			dst = append(dst, read{span{s.start, s.end, take}, kindOf(later)})
 			want -= take
 			if left -= take; left <= 1e-9*before[i].weight {
