@@ -31,6 +31,7 @@ type FA2Class struct {
 	// Drift is how far apart heads come that start together, as a share of
 	// their tiles.
 	Drift float64 `json:"drift"`
+	Early float64 `json:"early"` // what tiles take longer that start at once
 	Copy  float64 `json:"copy_us"` // what more than one request adds
 	Join  float64 `json:"join_us"` // a split, where splits are put together
 }
@@ -41,9 +42,9 @@ type FA2Params [fa2Kernels]FA2Class
 // FA2Defaults is where a fit starts.
 func FA2Defaults() FA2Params {
 	return FA2Params{
-		{F0: 4.5, Tau: 2, C: 1, Cd: 0.4, E: 0.1, Phi: 0.3, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Copy: 4, Join: 0.2},
-		{F0: 8.5, Tau: 1.5, C: 1, Cd: 0.4, E: 0.1, Phi: 0.6, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Copy: 4, Join: 0.2},
-		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02, Copy: 0.2, Join: 0.05},
+		{F0: 4.5, Tau: 2, C: 1, Cd: 0.4, E: 0.1, Phi: 0.3, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Early: 0.05, Copy: 4, Join: 0.2},
+		{F0: 8.5, Tau: 1.5, C: 1, Cd: 0.4, E: 0.1, Phi: 0.6, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Early: 0.05, Copy: 4, Join: 0.2},
+		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02, Early: 0.05, Copy: 0.2, Join: 0.05},
 	}
 }
 
@@ -161,6 +162,7 @@ func (c *FA2Class) blocks(k int) float64 {
 // demand on memory in sc.
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
+	sc.levels.early = c.Early
 	sc.spans = sc.spans[:0]
 	sc.list, sc.skipped = sc.list[:0], 0
 	if len(runs) > unlikeRuns {

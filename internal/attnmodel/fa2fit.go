@@ -44,9 +44,9 @@ type fa2Plan struct {
 }
 
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
-	const scheduled = 5 // the first so many change the schedule
+	const scheduled = 6 // the first so many change the schedule
 	fields := func(c *FA2Class) []*float64 {
-		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Early, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
 	}
 	var start []float64
 	for _, f := range fields(&c) {
