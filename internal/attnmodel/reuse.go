@@ -14,6 +14,7 @@ const (
 	reuseLowest  = 0.5
 	readCold     = reuseOctaves
 	readKinds    = reuseOctaves + 1
+	readBins     = 48
 )
 
 // read is a span with the place of its reads among the kinds.
@@ -24,12 +25,21 @@ type read struct {
 
 // reads are a schedule's demand on memory by kind, over equal parts of it.
 type reads struct {
-	demand [readKinds][demandBins]float64
+	demand [readKinds][readBins]float64
 	total  [readKinds]float64
 }
 
+// kindOf is the octave of a time, between powers of two along a line.
 func kindOf(later float64) float64 {
-	return min(max(math.Log2(later*(1/reuseLowest)), 0), reuseOctaves-1)
+	bits := math.Float64bits(later * (1 / reuseLowest))
+	octave := int(bits>>52) - 1023
+	switch {
+	case octave < 0:
+		return 0
+	case octave >= reuseOctaves-1:
+		return reuseOctaves - 1
+	}
+	return float64(octave) + math.Float64frombits(bits&(1<<52-1)|1023<<52) - 1
 }
 
 // again appends the spans of a head that reads what the head before has read
@@ -71,12 +81,12 @@ func (r *reads) set(list []read, makespan float64) {
 	if !(makespan > 0) || math.IsInf(makespan, 1) {
 		return
 	}
-	var step [readKinds][demandBins + 1]float64
-	scale := demandBins / makespan
+	var step [readKinds][readBins + 1]float64
+	scale := readBins / makespan
 	add := func(kind int, w, x0, x1 float64) {
 		r.total[kind] += w * (x1 - x0)
 		out := &r.demand[kind]
-		b0, b1 := min(int(x0), demandBins-1), min(int(x1), demandBins-1)
+		b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
 		if b0 == b1 {
 			out[b0] += w * (x1 - x0)
 			return
@@ -125,19 +135,19 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 	}
 	cache := c.L2 * 1e6
 	coldMiss := curves.miss.at(footprint / cache)
-	perBin := makespan / demandBins * keyBlockBytes / cache
+	perBin := makespan / readBins * keyBlockBytes / cache
 	var kinds [readKinds]int
 	var lags [readKinds]float64
 	n := 0
 	for k := range reuseOctaves {
 		if r.total[k] > 0 {
-			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)/makespan*demandBins
+			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)/makespan*readBins
 			n++
 		}
 	}
-	var read [demandBins + 1]float64 // from memory until a bin, over what the cache holds
+	var read [readBins + 1]float64 // from memory until a bin, over what the cache holds
 	last := 0.0
-	for b := range demandBins {
+	for b := range readBins {
 		d := r.demand[readCold][b]
 		missed := coldMiss * d
 		demand := (c.G2 + (1-c.G2)*coldMiss) * d
@@ -159,19 +169,19 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 		read[b+1] = read[b] + last
 		f := curves.soft.at(demand * x)
 		all += f
-		if b >= demandBins/4 && b < demandBins*3/4 {
+		if b >= readBins/4 && b < readBins*3/4 {
 			middle += f
 		}
 	}
-	return all / demandBins, middle * 2 / demandBins
+	return all / readBins, middle * 2 / readBins
 }
 
 // at is y between whole numbers; 0 before the first.
-func at(y *[demandBins + 1]float64, x float64) float64 {
+func at(y *[readBins + 1]float64, x float64) float64 {
 	if !(x > 0) {
 		return 0
 	}
-	i := min(int(x), demandBins-1)
+	i := min(int(x), readBins-1)
 	return y[i] + (x-float64(i))*(y[i+1]-y[i])
 }
 
