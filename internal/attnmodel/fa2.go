@@ -199,34 +199,34 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 // Where heads are many, those in the middle are as the others: so many tiles
 // are placed one by one, or the heads of two groups and of some waves.
 const (
-	fa2Placed = 400
-	fa2Waves  = 6
+	fa2Placed = 300
+	fa2Waves  = 4
 )
 
 // fa2Heads places the tiles head by head, request by request, first query
 // tokens first, and notes how long after the head before each head reads the
 // same keys.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
+	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
 	group := sh.columns / g.KVHeads
 	placed := sh.columns
-	each := 0 // calls that place one head
-	for _, r := range runs {
-		each++
-		if r.New > 1 {
-			each += r.Count * ceilDiv(r.New, 64)
-		}
-	}
-	if each*placed > fa2Placed {
+	if len(sc.tiles)*placed > fa2Placed {
 		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
 		if len(runs) > unlikeRuns {
 			waves /= 2 // tiles all unlike blur the waves
 		}
-		placed = min(placed, ceilDiv(max(2*group, fa2Placed/each, waves), group)*group)
+		placed = min(placed, ceilDiv(max(2*group, fa2Placed/len(sc.tiles), waves), group)*group)
 	}
 	before := 0
 	for h := range placed {
 		at := len(sc.spans)
-		g.fa2Head(runs, sh, c, sc)
+		for i := range sc.tiles {
+			t := &sc.tiles[i]
+			sc.levels.place(t.count, t.cost, t.weight, &sc.spans)
+			if t.empty > 0 {
+				sc.levels.fill(t.empty)
+			}
+		}
 		if h%group != 0 {
 			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
 		} else {
@@ -238,44 +238,47 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 		return
 	}
 	work := 0.0
-	for _, r := range runs {
-		n := float64(r.Count)
-		m := ceilDiv(r.New, 64)
-		if r.New == 1 {
-			work += n * (c.blocks(r.History+1) + c.Cd)
-		} else {
-			for j := range m {
-				work += n * (c.blocks(min(r.New, 64*(j+1))+r.History) + c.C)
-			}
-		}
-		work += n * float64(sh.tiles-m) * c.E
+	for i := range sc.tiles {
+		t := &sc.tiles[i]
+		work += float64(t.count)*t.cost + t.empty
 	}
 	sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
 }
 
-func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	for _, r := range runs {
+// fa2Tile is equal tiles of one head that follow one another, and the work of
+// empty ones behind them.
+type fa2Tile struct {
+	count        int
+	cost, weight float64
+	empty        float64
+}
+
+// fa2EmptyWork of empty tiles, in key blocks, is put down at once where the
+// tiles are all unlike.
+const fa2EmptyWork = 4
+
+// appendTiles appends the tiles of one head.
+func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Tile {
+	empty := 0.0
+	for i, r := range runs {
+		m := ceilDiv(r.New, 64)
 		if r.New == 1 {
 			k := r.History + 1
 			cost := c.blocks(k) + c.Cd
-			sc.levels.place(r.Count, cost, float64(k)/128/cost, &sc.spans)
-			if sh.tiles > 1 {
-				sc.levels.fill(r.Count*(sh.tiles-1), c.E)
-			}
-			continue
-		}
-		m := ceilDiv(r.New, 64)
-		for range r.Count {
-			for j := range m {
-				k := min(r.New, 64*(j+1)) + r.History
+			dst = append(dst, fa2Tile{r.Count, cost, float64(k) / 128 / cost, 0})
+		} else {
+			for j := range m * r.Count {
+				k := min(r.New, 64*(j%m+1)) + r.History
 				cost := c.blocks(k) + c.C
-				sc.levels.place(1, cost, float64(k)/128/(cost*float64(m)), &sc.spans)
+				dst = append(dst, fa2Tile{1, cost, float64(k) / 128 / (cost * float64(m)), 0})
 			}
-			if sh.tiles > m {
-				sc.levels.fill(sh.tiles-m, c.E)
-			}
+		}
+		empty += float64(r.Count*(sh.tiles-m)) * c.E
+		if len(runs) <= unlikeRuns || empty > fa2EmptyWork || i == len(runs)-1 {
+			dst[len(dst)-1].empty, empty = empty, 0
 		}
 	}
+	return dst
 }
 
 // timeUS turns a schedule in key blocks, and what was left out of it, into

@@ -92,6 +92,7 @@ type scratch struct {
 	spans    []span
 	demand   [demandBins]float64
 	list     []read
+	tiles    []fa2Tile
 	skipped  float64
 	reads    reads
 	makespan float64

@@ -154,10 +154,9 @@ func demand(spans []span, makespan float64, out *[demandBins]float64) {
 	}
 }
 
-// fill runs n tiles of a small cost: rather than one by one, it raises the
-// earliest times as far as their work reaches.
-func (l *levels) fill(n int, cost float64) {
-	work := float64(n) * cost
+// fill runs tiles of a small cost, work in all: rather than one by one, it
+// raises the earliest times as far as their work reaches.
+func (l *levels) fill(work float64) {
 	for work > 0 {
 		first := &l.buf[l.head]
 		room := math.Inf(1)

@@ -17,29 +17,31 @@ const (
 	readBins     = 48
 )
 
-// read is a span with the place of its reads among the kinds.
+// read is a span with the kind of its reads.
 type read struct {
 	span
-	kind float64
+	kind int
+	part float64 // of the octave
 }
 
 // reads are a schedule's demand on memory by kind, over equal parts of it.
 type reads struct {
 	demand [readKinds][readBins]float64
 	total  [readKinds]float64
+	part   [readKinds]float64 // where in the octave the reads are on average
 }
 
-// kindOf is the octave of a time, between powers of two along a line.
-func kindOf(later float64) float64 {
+// kindOf is the octave of a time and the place in it.
+func kindOf(later float64) (int, float64) {
 	bits := math.Float64bits(later * (1 / reuseLowest))
 	octave := int(bits>>52) - 1023
 	switch {
 	case octave < 0:
-		return 0
-	case octave >= reuseOctaves-1:
-		return reuseOctaves - 1
+		return 0, 0
+	case octave >= reuseOctaves:
+		return reuseOctaves - 1, 1
 	}
-	return float64(octave) + math.Float64frombits(bits&(1<<52-1)|1023<<52) - 1
+	return octave, math.Float64frombits(bits&(1<<52-1)|1023<<52) - 1
 }
 
 // again appends the spans of a head that reads what the head before has read
@@ -56,7 +58,8 @@ func again(dst []read, before, now []span, drift float64) []read {
 			take := min(want, left)
 			later, long := math.Abs(s.start-before[i].start), s.end-s.start
 			later = later*(0.6+0.4*min(1, later/long)) + drift*long
-			dst = append(dst, read{span{s.start, s.end, take}, kindOf(later)})
+			kind, part := kindOf(later)
+			dst = append(dst, read{span{s.start, s.end, take}, kind, part})
 			want -= take
 			if left -= take; left <= 1e-9*before[i].weight {
 				if i++; i < len(before) {
@@ -70,7 +73,7 @@ func again(dst []read, before, now []span, drift float64) []read {
 
 func cold(dst []read, now []span) []read {
 	for _, s := range now {
-		dst = append(dst, read{s, readCold})
+		dst = append(dst, read{s, readCold, 0})
 	}
 	return dst
 }
@@ -83,36 +86,31 @@ func (r *reads) set(list []read, makespan float64) {
 	}
 	var step [readKinds][readBins + 1]float64
 	scale := readBins / makespan
-	add := func(kind int, w, x0, x1 float64) {
-		r.total[kind] += w * (x1 - x0)
-		out := &r.demand[kind]
-		b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
-		if b0 == b1 {
-			out[b0] += w * (x1 - x0)
-			return
-		}
-		out[b0] += w * (float64(b0+1) - x0)
-		out[b1] += w * (x1 - float64(b1))
-		step[kind][b0+1] += w
-		step[kind][b1] -= w
-	}
 	for i := range list {
 		s := &list[i]
 		x0, x1 := s.start*scale, s.end*scale
 		if !(x0 >= 0 && x1 >= x0) {
 			continue // constants that no kernel has, on the way of a fit
 		}
-		k := int(s.kind)
-		f := s.kind - float64(k)
-		add(k, s.weight*(1-f), x0, x1)
-		if f > 0 {
-			add(k+1, s.weight*f, x0, x1)
+		w, kind := s.weight, s.kind
+		r.total[kind] += w * (x1 - x0)
+		r.part[kind] += w * (x1 - x0) * s.part
+		out := &r.demand[kind]
+		b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
+		if b0 == b1 {
+			out[b0] += w * (x1 - x0)
+			continue
 		}
+		out[b0] += w * (float64(b0+1) - x0)
+		out[b1] += w * (x1 - float64(b1))
+		step[kind][b0+1] += w
+		step[kind][b1] -= w
 	}
 	for k := range r.demand {
 		if r.total[k] == 0 {
 			continue
 		}
+		r.part[k] /= r.total[k]
 		run := 0.0
 		for i := range r.demand[k] {
 			run += step[k][i]
@@ -141,7 +139,7 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 	n := 0
 	for k := range reuseOctaves {
 		if r.total[k] > 0 {
-			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)/makespan*readBins
+			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)*(1+r.part[k])/makespan*readBins
 			n++
 		}
 	}
