@@ -31,7 +31,7 @@ type FA2Class struct {
 	// Drift is how far apart heads come that start together, as a share of
 	// their tiles.
 	Drift float64 `json:"drift"`
-	Early float64 `json:"early"` // what tiles take longer that start at once
+	Early float64 `json:"early"`   // what tiles take longer that start at once
 	Copy  float64 `json:"copy_us"` // what more than one request adds
 	Join  float64 `json:"join_us"` // a split, where splits are put together
 }
@@ -74,7 +74,7 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa2Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.curves[sh.kernel], sc.makespan, sc.skipped, &sc.reads)
+	t := sh.timeUS(c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
 	scratchPool.Put(sc)
 	return t
 }
@@ -164,9 +164,9 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 	sc.levels.reset(g.SMs)
 	sc.levels.early = c.Early
 	sc.spans = sc.spans[:0]
-	sc.list, sc.skipped = sc.list[:0], 0
+	sc.list, sc.skipped, sc.busy = sc.list[:0], 0, 0
 	if len(runs) > unlikeRuns {
-		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
+		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
 	if sh.splits == 1 {
 		g.fa2Heads(runs, sh, c, sc)
@@ -200,7 +200,9 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 // are placed one by one, or the heads of two groups and of some waves.
 const (
 	fa2Placed = 300
-	fa2Waves  = 4
+	fa2Waves  = 3
+	// fa2NearTile is nearTile of FlashAttention-2, which places tiles by the head.
+	fa2NearTile = 0.05
 )
 
 // fa2Heads places the tiles head by head, request by request, first query
@@ -212,9 +214,6 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	placed := sh.columns
 	if len(sc.tiles)*placed > fa2Placed {
 		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
-		if len(runs) > unlikeRuns {
-			waves /= 2 // tiles all unlike blur the waves
-		}
 		placed = min(placed, ceilDiv(max(2*group, fa2Placed/len(sc.tiles), waves), group)*group)
 	}
 	before := 0
@@ -243,6 +242,7 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 		work += float64(t.count)*t.cost + t.empty
 	}
 	sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
+	sc.busy = sc.levels.buf[sc.levels.head].at
 }
 
 // fa2Tile is equal tiles of one head that follow one another, and the work of
@@ -281,12 +281,20 @@ func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Til
 	return dst
 }
 
-// timeUS turns a schedule in key blocks, and what was left out of it, into
-// time.
-func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, makespan, skipped float64, r *reads) float64 {
+// fa2Span is the length of a schedule, in key blocks.
+type fa2Span struct {
+	makespan float64
+	busy     float64 // until when all multiprocessors are
+	skipped  float64 // of it that was left out
+}
+
+func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.busy, sc.skipped} }
+
+// timeUS turns a schedule into time.
+func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, s fa2Span, r *reads) float64 {
 	footprint := 512 * sh.sumK * sh.kvHeads
-	all, middle := r.stretch(makespan, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
-	t := c.F0 + c.Tau*(makespan*all+skipped*middle)
+	all, busy := r.stretch(s, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
+	t := c.F0 + c.Tau*(s.makespan*all+s.skipped*busy)
 	if sh.requests > 1 {
 		t += c.Copy
 	}

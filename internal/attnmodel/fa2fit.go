@@ -38,9 +38,8 @@ type fa2Fitted struct {
 
 // fa2Plan is one schedule: it depends on the first constants alone.
 type fa2Plan struct {
-	makespan float64
-	skipped  float64
-	reads    reads
+	span  fa2Span
+	reads reads
 }
 
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
@@ -65,7 +64,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		sc := scratchPool.Get().(*scratch)
 		for i := range rows {
 			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
-			into[i] = fa2Plan{sc.makespan, sc.skipped, sc.reads}
+			into[i] = fa2Plan{sc.plan(), sc.reads}
 		}
 		scratchPool.Put(sc)
 	}
@@ -74,7 +73,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		c := class(x)
 		curves.bake(&c)
 		for i := range rows {
-			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].makespan, plans[i].skipped, &plans[i].reads)) - rows[i].logUS
+			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].span, &plans[i].reads)) - rows[i].logUS
 		}
 	}
 	moved := make([]float64, len(rows))

@@ -94,6 +94,7 @@ type scratch struct {
 	list     []read
 	tiles    []fa2Tile
 	skipped  float64
+	busy     float64
 	reads    reads
 	makespan float64
 }

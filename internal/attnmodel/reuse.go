@@ -120,14 +120,16 @@ func (r *reads) set(list []read, makespan float64) {
 }
 
 // stretch is the mean factor by which contention for memory stretches a
-// schedule of the given length, in key blocks, and that of its middle. footprint are the bytes that
+// schedule, and that of the second half of the time that all multiprocessors
+// are busy. footprint are the bytes that
 // the batch reads once; x is the time of a key block from memory over that of
 // its arithmetic.
 //
 // What a head reads again comes from the cache, unless more than the cache
 // holds came from memory in between: one part of the schedule follows from
 // those before it.
-func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2Curves) (all, middle float64) {
+func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa2Curves) (all, busy float64) {
+	makespan := s.makespan
 	if !(makespan > 0) || math.IsInf(makespan, 1) {
 		return 1, 1
 	}
@@ -145,6 +147,8 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 	}
 	var read [readBins + 1]float64 // from memory until a bin, over what the cache holds
 	last := 0.0
+	to := min(max(int(readBins*s.busy/makespan), 2), readBins)
+	from := to / 2
 	for b := range readBins {
 		d := r.demand[readCold][b]
 		missed := coldMiss * d
@@ -167,11 +171,11 @@ func (r *reads) stretch(makespan, footprint, x float64, c *FA2Class, curves *fa2
 		read[b+1] = read[b] + last
 		f := curves.soft.at(demand * x)
 		all += f
-		if b >= readBins/4 && b < readBins*3/4 {
-			middle += f
+		if b >= from && b < to {
+			busy += f
 		}
 	}
-	return all / readBins, middle * 2 / readBins
+	return all / readBins, busy / float64(to-from)
 }
 
 // at is y between whole numbers; 0 before the first.
