@@ -165,6 +165,7 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 	sc.levels.early = c.Early
 	sc.spans = sc.spans[:0]
 	sc.list, sc.skipped, sc.busy = sc.list[:0], 0, 0
+	sc.levels.near = 0.05
 	if len(runs) > unlikeRuns {
 		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}

@@ -5,6 +5,10 @@ import "math"
 // FitFA2 fits each kernel's constants to the samples that run it, as FitFA3
 // does.
 func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
+	return fitFA2(g, samples, start, fitSteps)
+}
+
+func fitFA2(g Geometry, samples []Sample, start FA2Params, steps int) FA2Params {
 	if !g.Valid() {
 		return start
 	}
@@ -23,7 +27,7 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 	parallel(2, int(fa2Kernels), func(i int) {
 		k := int(fa2Kernels) - 1 - i
 		if len(of[k]) > 0 {
-			out[k] = fitFA2Class(g, chosen(of[k], func(f *fa2Fitted) bool { return f.weight > 1 }), start[k])
+			out[k] = fitFA2Class(g, chosen(of[k], func(f *fa2Fitted) bool { return f.weight > 1 }), start[k], steps)
 		}
 	})
 	return out
@@ -42,7 +46,7 @@ type fa2Plan struct {
 	reads reads
 }
 
-func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
+func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 	const scheduled = 6 // the first so many change the schedule
 	fields := func(c *FA2Class) []*float64 {
 		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Early, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
@@ -78,7 +82,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: 9,
+		scale: fitScale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {

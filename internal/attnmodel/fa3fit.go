@@ -7,12 +7,17 @@ const (
 	fitScale = 0.02 // relative errors beyond 2% count linearly
 	fitPull  = 4.0  // pull to the start, per squared log
 	fitRows  = 180  // most rows a kernel is fitted on
+	fitSteps = 10
 )
 
 // FitFA3 fits each kernel's constants to the samples that run it, at most some
 // hundreds of each, by soft-L1 of log(model/measured). A kernel without
 // samples keeps its start.
 func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
+	return fitFA3(g, samples, start, fitSteps)
+}
+
+func fitFA3(g Geometry, samples []Sample, start FA3Params, steps int) FA3Params {
 	if !g.Valid() {
 		return start
 	}
@@ -54,7 +59,7 @@ func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
 		if len(j.rows) == 0 {
 			return
 		}
-		c, f0split := fitFA3Class(g, chosen(j.rows, func(f *fa3Fitted) bool { return f.weight > 1 }), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both)
+		c, f0split := fitFA3Class(g, chosen(j.rows, func(f *fa3Fitted) bool { return f.weight > 1 }), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both, steps)
 		out[j.first] = c
 		if j.both {
 			c.F0 = f0split
@@ -131,7 +136,7 @@ type fa3Plan struct {
 	demand   [demandBins]float64
 }
 
-func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both bool) (FA3Class, float64) {
+func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both bool, steps int) (FA3Class, float64) {
 	start := []float64{math.Log(c.A), math.Log(c.Tau), math.Log(c.Phi), math.Log(c.F0),
 		math.Log(c.BW), math.Log(c.P), math.Log(c.L2), math.Log(c.G2)}
 	if both {
@@ -168,7 +173,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: 10,
+		scale: fitScale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {

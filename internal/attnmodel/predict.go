@@ -170,10 +170,16 @@ func New(c Config) *Predictor {
 	return best
 }
 
+// A short fit to few samples tells kernels apart.
+const (
+	likelierSamples = 100
+	likelierSteps   = 4
+)
+
 // likelier leaves one kernel where the other is plainly another: by the models
 // alone, fitted to a part of the samples.
 func likelier(g Geometry, samples []Sample) []Kernel {
-	some := spread(samples, 160)
+	some := spread(samples, likelierSamples)
 	size := func(m model) float64 {
 		var errs []float64
 		for _, s := range some {
@@ -182,8 +188,8 @@ func likelier(g Geometry, samples []Sample) []Kernel {
 		slices.Sort(errs)
 		return errs[len(errs)/2]
 	}
-	e3 := size(NewFA3(g, FitFA3(g, some, FA3Defaults())))
-	e2 := size(NewFA2(g, FitFA2(g, some, FA2Defaults())))
+	e3 := size(NewFA3(g, fitFA3(g, some, FA3Defaults(), likelierSteps)))
+	e2 := size(NewFA2(g, fitFA2(g, some, FA2Defaults(), likelierSteps)))
 	switch {
 	case e3 < 0.7*e2:
 		return []Kernel{KernelFA3}
