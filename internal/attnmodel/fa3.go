@@ -107,6 +107,7 @@ var scratchPool = sync.Pool{New: func() any {
 type fa3Shape struct {
 	kernel    FA3Kernel
 	rows      int // query rows of a tile
+	keys      int // keys of a block
 	splits    int // upper bound; 1 is no split
 	perSplit  int // key blocks that a split should hold
 	tokens    int
@@ -116,11 +117,15 @@ type fa3Shape struct {
 	splitQ    float64 // sum of q over split requests
 	heads     float64
 	kvHeads   float64
+	keyBytes  float64 // of a key and its value, of one head
 }
 
 func (g Geometry) fa3Shape(runs []Run) fa3Shape {
 	group := g.Group()
-	sh := fa3Shape{heads: float64(g.QueryHeads), kvHeads: float64(g.KVHeads)}
+	sh := fa3Shape{heads: float64(g.QueryHeads), kvHeads: float64(g.KVHeads), keyBytes: 512}
+	if g.ByteCache {
+		sh.keyBytes = 256
+	}
 	maxQ, maxK := 0, 0
 	for _, r := range runs {
 		k := r.New + r.History
@@ -133,10 +138,11 @@ func (g Geometry) fa3Shape(runs []Run) fa3Shape {
 	if maxQ*group <= 64 {
 		sh.rows = 64
 	}
+	sh.keys = g.fa3Keys(maxQ)
 	sh.splits = g.fa3Splits(maxQ, maxK)
 	blocks := 0
 	for _, r := range runs {
-		blocks += r.Count * ceilDiv(r.New*group, sh.rows) * ceilDiv(r.New+r.History, 128)
+		blocks += r.Count * ceilDiv(r.New*group, sh.rows) * ceilDiv(r.New+r.History, sh.keys)
 	}
 	sh.perSplit = max(1, int(math.Ceil(float64(blocks)*1.1*float64(g.KVHeads)/float64(g.SMs))))
 	if sh.splits > 1 {
@@ -166,7 +172,19 @@ func (sh *fa3Shape) splitsOf(r Run) int {
 	if sh.splits <= 1 {
 		return 1
 	}
-	return max(1, min(ceilDiv(ceilDiv(r.New+r.History, 128), sh.perSplit), sh.splits))
+	return max(1, min(ceilDiv(ceilDiv(r.New+r.History, sh.keys), sh.perSplit), sh.splits))
+}
+
+// fa3Keys is the number of keys of a block. With a cache of single bytes the
+// kernel is another, with other tiles where no mask is needed.
+func (g Geometry) fa3Keys(maxQ int) int {
+	switch {
+	case !g.ByteCache:
+		return 128
+	case maxQ <= 1:
+		return 96
+	}
+	return 192
 }
 
 // fa3Splits is the kernel's upper bound of splits for the longest chunk and
@@ -174,7 +192,7 @@ func (sh *fa3Shape) splitsOf(r Run) int {
 // tiles is at least 85% as full as the fullest.
 func (g Geometry) fa3Splits(maxQ, maxK int) int {
 	tiles := float64(g.KVHeads * ceilDiv(maxQ*g.Group(), 128))
-	blocks := ceilDiv(maxK, 128)
+	blocks := ceilDiv(maxK, g.fa3Keys(maxQ))
 	sms := float64(g.SMs)
 	if tiles >= 0.8*sms || blocks <= 4 {
 		return 1
@@ -212,12 +230,12 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
 	if len(runs) > unlikeRuns {
-		sc.levels.near = nearTile * (c.A + c.Tau*sh.sumK/128/float64(sh.requests))
+		sc.levels.near = nearTile * (c.A + c.Tau*sh.sumK/float64(sh.keys*sh.requests))
 	}
 	group := g.Group()
 	for _, r := range runs {
 		k := r.New + r.History
-		nm, nb := ceilDiv(r.New*group, sh.rows), ceilDiv(k, 128)
+		nm, nb := ceilDiv(r.New*group, sh.rows), ceilDiv(k, sh.keys)
 		s := sh.splitsOf(r)
 		section := 1
 		if sh.kernel > FA3DecodeSplit {
@@ -230,7 +248,7 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 			}
 			section = min(section, g.KVHeads)
 		}
-		t := fa3Tiles{c: c, nm: nm, splits: s}
+		t := fa3Tiles{c: c, nm: nm, splits: s, keys: sh.keys}
 		if nm == 1 && s == 1 {
 			// All tiles of the run are alike, whatever the order of heads.
 			t.set(k, nb)
@@ -264,6 +282,7 @@ type fa3Tiles struct {
 	c      *FA3Class
 	nm     int
 	splits int
+	keys   int     // of a block
 	blocks int     // key blocks that the rows see
 	per    int     // blocks of a split
 	part   float64 // how much of the last block they see
@@ -271,9 +290,9 @@ type fa3Tiles struct {
 
 // set moves to the rows whose last one sees kk keys, of nb blocks in all.
 func (t *fa3Tiles) set(kk, nb int) {
-	t.blocks = min(nb, ceilDiv(kk, 128))
+	t.blocks = min(nb, ceilDiv(kk, t.keys))
 	t.per = ceilDiv(t.blocks, t.splits)
-	t.part = float64(kk)/128 - float64(t.blocks-1)
+	t.part = float64(kk)/float64(t.keys) - float64(t.blocks-1)
 }
 
 // split gives cost and demand of the j-th split.
@@ -314,9 +333,9 @@ func (t *fa3Tiles) place(sc *scratch) {
 // timeUS adds contention for memory, launch, cache write and combine to a
 // schedule.
 func (sh *fa3Shape) timeUS(c *FA3Class, soft *softMax, makespan float64, dem *[demandBins]float64) float64 {
-	l2 := c.L2 * 1e6 / (512 * sh.kvHeads * sh.sumK)
+	l2 := c.L2 * 1e6 / (sh.keyBytes * sh.kvHeads * sh.sumK)
 	g := c.G2 + (1-c.G2)/(1+l2*l2*l2)
-	x := g * 65536 / (c.BW * 1e6 * c.Tau)
+	x := g * sh.keyBytes * float64(sh.keys) / (c.BW * 1e6 * c.Tau)
 	sum := 0.0
 	for _, d := range dem {
 		sum += soft.at(d * x)
