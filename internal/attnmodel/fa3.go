@@ -17,6 +17,9 @@ type FA3Class struct {
 	P   float64 `json:"p"` // how sharply memory takes over
 	L2  float64 `json:"l2_mb"`
 	G2  float64 `json:"g2"` // cost of a byte that comes from L2
+	// Ad and Taud are A and Tau of a request with one new token, as shares.
+	Ad   float64 `json:"a_decode"`
+	Taud float64 `json:"tau_decode"`
 }
 
 // FA3Kernel numbers the kernels that FlashAttention-3 chooses between.
@@ -43,12 +46,12 @@ type FA3Params [fa3Kernels]FA3Class
 // which a bundle holds no rows.
 func FA3Defaults() FA3Params {
 	return FA3Params{
-		{2.580, 0.627, 6.217, 0.089, 6.259, 1.067, 117.95, 1.306},
-		{2.580, 0.627, 6.460, 0.089, 6.259, 1.067, 117.95, 1.306},
-		{2.737, 0.844, 5.998, 0.095, 5.970, 1.379, 61.144, 1.461},
-		{2.399, 1.077, 7.090, 0.087, 7.857, 1.228, 111.353, 1.326},
-		{3.648, 1.565, 6.323, 0.107, 4.798, 4.272, 325.116, 1.385},
-		{3.371, 1.610, 7.896, 0.101, 8.741, 1.635, 59.770, 0.825},
+		{2.580, 0.627, 6.217, 0.089, 6.259, 1.067, 117.95, 1.306, 1, 1},
+		{2.580, 0.627, 6.460, 0.089, 6.259, 1.067, 117.95, 1.306, 1, 1},
+		{2.737, 0.844, 5.998, 0.095, 5.970, 1.379, 61.144, 1.461, 0.8, 0.95},
+		{2.399, 1.077, 7.090, 0.087, 7.857, 1.228, 111.353, 1.326, 0.8, 0.95},
+		{3.648, 1.565, 6.323, 0.107, 4.798, 4.272, 325.116, 1.385, 0.8, 0.95},
+		{3.371, 1.610, 7.896, 0.101, 8.741, 1.635, 59.770, 0.825, 0.8, 0.95},
 	}
 }
 
@@ -248,7 +251,10 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 			}
 			section = min(section, g.KVHeads)
 		}
-		t := fa3Tiles{c: c, nm: nm, splits: s, keys: sh.keys}
+		t := fa3Tiles{a: c.A, tau: c.Tau, phi: c.Phi, ref: c.Tau, nm: nm, splits: s, keys: sh.keys}
+		if r.New == 1 {
+			t.a, t.tau = c.A*c.Ad, c.Tau*c.Taud
+		}
 		if nm == 1 && s == 1 {
 			// All tiles of the run are alike, whatever the order of heads.
 			t.set(k, nb)
@@ -279,7 +285,9 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 
 // fa3Tiles are the tiles of one block of query rows: one a split.
 type fa3Tiles struct {
-	c      *FA3Class
+	a, tau float64 // as in FA3Class, of these tiles
+	phi    float64
+	ref    float64 // Tau of the class, which demand on memory is relative to
 	nm     int
 	splits int
 	keys   int     // of a block
@@ -305,11 +313,11 @@ func (t *fa3Tiles) split(j int) (cost, dem float64) {
 	b := float64(hi - lo)
 	y := b
 	if hi == t.blocks {
-		b -= t.c.Phi * (1 - t.part)
+		b -= t.phi * (1 - t.part)
 		y -= 1 - t.part
 	}
-	cost = t.c.A + t.c.Tau*b
-	return cost, t.c.Tau * y / (float64(t.nm) * cost)
+	cost = t.a + t.tau*b
+	return cost, t.ref * y / (float64(t.nm) * cost)
 }
 
 // place puts all splits on the schedule, equal ones together.
@@ -320,8 +328,8 @@ func (t *fa3Tiles) place(sc *scratch) {
 	}
 	if full > 0 {
 		b := float64(t.per)
-		cost := t.c.A + t.c.Tau*b
-		sc.levels.place(full, cost, t.c.Tau*b/(float64(t.nm)*cost), &sc.spans)
+		cost := t.a + t.tau*b
+		sc.levels.place(full, cost, t.ref*b/(float64(t.nm)*cost), &sc.spans)
 	}
 	cost, dem := t.split(full)
 	sc.levels.place(1, cost, dem, &sc.spans)

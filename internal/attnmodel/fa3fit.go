@@ -122,6 +122,8 @@ const (
 	fa3A = iota
 	fa3Tau
 	fa3Phi
+	fa3Ad
+	fa3Taud
 	fa3F0
 	fa3BW
 	fa3P
@@ -137,14 +139,14 @@ type fa3Plan struct {
 }
 
 func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both bool, steps int) (FA3Class, float64) {
-	start := []float64{math.Log(c.A), math.Log(c.Tau), math.Log(c.Phi), math.Log(c.F0),
+	start := []float64{math.Log(c.A), math.Log(c.Tau), math.Log(c.Phi), math.Log(c.Ad), math.Log(c.Taud), math.Log(c.F0),
 		math.Log(c.BW), math.Log(c.P), math.Log(c.L2), math.Log(c.G2)}
 	if both {
 		start = append(start, math.Log(f0split))
 	}
 	k := len(start)
 	class := func(x []float64) FA3Class {
-		return FA3Class{A: math.Exp(x[fa3A]), Tau: math.Exp(x[fa3Tau]), Phi: math.Exp(x[fa3Phi]), F0: math.Exp(x[fa3F0]),
+		return FA3Class{A: math.Exp(x[fa3A]), Tau: math.Exp(x[fa3Tau]), Phi: math.Exp(x[fa3Phi]), Ad: math.Exp(x[fa3Ad]), Taud: math.Exp(x[fa3Taud]), F0: math.Exp(x[fa3F0]),
 			BW: math.Exp(x[fa3BW]), P: math.Exp(x[fa3P]), L2: math.Exp(x[fa3L2]), G2: math.Exp(x[fa3G2])}
 	}
 	plans := make([]fa3Plan, len(rows))
@@ -187,7 +189,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 				const h = 0.01
 				was := x[a]
 				x[a] += h
-				if a <= fa3Phi {
+				if a <= fa3Taud {
 					schedule(class(x), trial)
 					evaluate(x, trial, moved)
 				} else {
@@ -206,6 +208,9 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 	for a := range k {
 		p.pull[a] = fitPull
 		p.lo[a], p.hi[a] = start[a]-2.5, start[a]+2.5
+		if both && (a == fa3Ad || a == fa3Taud) {
+			p.lo[a], p.hi[a] = start[a], start[a] // all are decodes
+		}
 	}
 	p.hi[fa3Phi] = math.Log(0.95)
 	x := p.solve(start, len(rows))
