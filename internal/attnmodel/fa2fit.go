@@ -2,6 +2,10 @@ package attnmodel
 
 import "math"
 
+// fa2Scale is fitScale of FlashAttention-2: the field beside the model mends
+// small errors, not the large ones where the cache overflows.
+const fa2Scale = 0.05
+
 // FitFA2 fits each kernel's constants to the samples that run it, as FitFA3
 // does.
 func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
@@ -82,7 +86,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: steps,
+		scale: fa2Scale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {
