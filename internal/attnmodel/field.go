@@ -16,6 +16,7 @@ type field struct {
 	inverse features // 1 / length scale
 	signal  float64  // variance
 	noise   float64  // variance
+	slice   float64  // variance that the nodes of one slice share
 	nodes   []fieldNode
 	tree    []treeNode
 	left    *field  // squares of errors at nodes that were left out; nil with too few
@@ -35,6 +36,9 @@ type FieldSettings struct {
 	Scale  float64 `json:"scale"`
 	Noise  float64 `json:"noise"`
 	Signal float64 `json:"signal"`
+	// Slice is a share of Signal: what the nodes with the same chunk and the
+	// same history of it have in common, as they were measured together.
+	Slice float64 `json:"slice"`
 }
 
 // fieldInverse are inverse length scales, in natural logarithms: a factor of
@@ -58,7 +62,7 @@ func newField(nodes []fieldNode, s FieldSettings) *field {
 		inverse[5] *= 0.4
 		inverse[6] *= 0.4
 	}
-	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, nodes: make([]fieldNode, len(nodes))}
+	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, slice: s.Slice * s.Signal, nodes: make([]fieldNode, len(nodes))}
 	for i, n := range nodes {
 		for d := range n.at {
 			n.at[d] *= inverse[d]
@@ -105,7 +109,7 @@ func (f *field) without(i int) (mean, variance float64) {
 func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 	n := near.n
 	if n == 0 {
-		return 0, f.signal
+		return 0, f.signal + f.slice
 	}
 	const m = fieldNeighbours
 	var a [m * m]float64
@@ -113,11 +117,18 @@ func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 	for i := range n {
 		p := &f.nodes[near.index[i]]
 		k[i] = f.signal * kernel(near.d2[i])
+		if sameSlice(q, &p.at) {
+			k[i] += f.slice
+		}
 		y[i] = p.y
 		for j := range i {
-			a[i*m+j] = f.signal * kernel(distance2(&p.at, &f.nodes[near.index[j]].at))
+			o := &f.nodes[near.index[j]]
+			a[i*m+j] = f.signal * kernel(distance2(&p.at, &o.at))
+			if sameSlice(&p.at, &o.at) {
+				a[i*m+j] += f.slice
+			}
 		}
-		a[i*m+i] = f.signal + f.noise
+		a[i*m+i] = f.signal + f.slice + f.noise
 	}
 	// Cholesky, then the forward solves of k and y.
 	for i := range n {
@@ -143,8 +154,12 @@ func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 		mean += v[i] * y[i]
 		variance += v[i] * v[i]
 	}
-	return mean, max(0, f.signal-variance)
+	return mean, max(0, f.signal+f.slice-variance)
 }
+
+// sameSlice tells whether two batches have the same chunk over the same
+// history.
+func sameSlice(a, b *features) bool { return a[0] == b[0] && a[1] == b[1] }
 
 // neighbours are the nodes found so far, nearest first.
 type neighbours struct {
@@ -294,17 +309,19 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 			f.nearest(&f.nodes[i].at, i, &near[k])
 		}
 		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
-			g := *f
-			g.noise = noise*signal + fieldNoise
-			sum := 0.0
-			for k, i := range ask {
-				mean, _ := g.solve(&f.nodes[i].at, &near[k])
-				// Between the mean and the middle of the errors' sizes: large
-				// ones count, but not alone.
-				sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
-			}
-			if sum < least {
-				least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal}
+			for _, slice := range [...]float64{0, 0.1, 0.4} {
+				g := *f
+				g.noise, g.slice = noise*signal+fieldNoise, slice*signal
+				sum := 0.0
+				for k, i := range ask {
+					mean, _ := g.solve(&f.nodes[i].at, &near[k])
+					// Between the mean and the middle of the errors' sizes: large
+					// ones count, but not alone.
+					sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
+				}
+				if sum < least {
+					least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal, Slice: slice}
+				}
 			}
 		}
 	}
