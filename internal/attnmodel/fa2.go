@@ -282,6 +282,29 @@ func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Til
 	return dst
 }
 
+// edge is how much the answer hangs on what the cache holds: its logarithm's
+// greater change where the cache is smaller or larger.
+func (m *FA2) edge(runs []Run) float64 {
+	sh := m.Geometry.fa2Shape(runs)
+	if sh.requests == 0 {
+		return 0
+	}
+	sc := scratchPool.Get().(*scratch)
+	c := m.Params[sh.kernel]
+	m.Geometry.fa2Schedule(runs, &sh, &c, sc)
+	t := [3]float64{}
+	l2 := c.L2
+	for i, by := range [...]float64{1, 1 / edgeStep, edgeStep} {
+		c.L2 = l2 * by
+		t[i] = sh.timeUS(&c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
+	}
+	scratchPool.Put(sc)
+	return max(math.Abs(math.Log(t[1]/t[0])), math.Abs(math.Log(t[2]/t[0])))
+}
+
+// edgeStep is by how much the cache is made smaller or larger.
+const edgeStep = 1.2
+
 // fa2Span is the length of a schedule, in key blocks.
 type fa2Span struct {
 	makespan float64

@@ -389,4 +389,4 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 }
 
 // repeat is how well the same shape repeats in another sweep.
-const repeat = 0.005
+const repeat = 0.0075

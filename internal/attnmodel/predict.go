@@ -368,6 +368,9 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 	us *= math.Exp(mean)
 	if withSigma {
 		sigma = f.sigma(q, variance, rough(p.calibration.Basis))
+		if m, ok := p.model.(*FA2); ok {
+			sigma = math.Hypot(sigma, edgeShare*m.edge(runs))
+		}
 	}
 	return us, sigma
 }
@@ -399,6 +402,9 @@ func rough(k Kernel) float64 {
 	}
 	return 0.2
 }
+
+// edgeShare is the part of edge that counts as one standard error.
+const edgeShare = 0.5
 
 // unknownSigma is the standard error of an answer that nothing was left out
 // for: a kernel without samples, straight lines.
