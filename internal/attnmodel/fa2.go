@@ -165,7 +165,7 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 	sc.levels.early = c.Early
 	sc.spans = sc.spans[:0]
 	sc.list, sc.skipped, sc.busy = sc.list[:0], 0, 0
-	sc.levels.near = 0.05
+	sc.levels.near = fa2Near
 	if len(runs) > unlikeRuns {
 		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
@@ -204,6 +204,8 @@ const (
 	fa2Waves  = 3
 	// fa2NearTile is nearTile of FlashAttention-2, which places tiles by the head.
 	fa2NearTile = 0.05
+	// fa2Near is the same where few runs are unlike, in key blocks.
+	fa2Near = 0.2
 )
 
 // fa2Heads places the tiles head by head, request by request, first query

@@ -6,8 +6,8 @@ import "math"
 const (
 	fitScale = 0.02 // relative errors beyond 2% count linearly
 	fitPull  = 4.0  // pull to the start, per squared log
-	fitRows  = 180  // most rows a kernel is fitted on
-	fitSteps = 10
+	fitRows  = 150  // most rows a kernel is fitted on
+	fitSteps = 8
 )
 
 // FitFA3 fits each kernel's constants to the samples that run it, at most some

@@ -308,21 +308,26 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 		for k, i := range ask {
 			f.nearest(&f.nodes[i].at, i, &near[k])
 		}
-		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
-			for _, slice := range [...]float64{0, 0.1, 0.4} {
-				g := *f
-				g.noise, g.slice = noise*signal+fieldNoise, slice*signal
-				sum := 0.0
-				for k, i := range ask {
-					mean, _ := g.solve(&f.nodes[i].at, &near[k])
-					// Between the mean and the middle of the errors' sizes: large
-					// ones count, but not alone.
-					sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
-				}
-				if sum < least {
-					least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal, Slice: slice}
-				}
+		// The error at the nodes that are left out.
+		try := func(noise, slice float64) {
+			g := *f
+			g.noise, g.slice = noise*signal+fieldNoise, slice*signal
+			sum := 0.0
+			for k, i := range ask {
+				mean, _ := g.solve(&f.nodes[i].at, &near[k])
+				// Between the mean and the middle of the errors' sizes: large
+				// ones count, but not alone.
+				sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
 			}
+			if sum < least {
+				least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal, Slice: slice}
+			}
+		}
+		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
+			try(noise, 0)
+		}
+		for _, slice := range [...]float64{0.1, 0.4} {
+			try(settings.Noise, slice)
 		}
 	}
 	best.calibrate()
