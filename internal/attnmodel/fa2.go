@@ -170,7 +170,7 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
 	if sh.splits == 1 {
-		g.fa2Heads(runs, sh, c, sc)
+		g.fa2Heads(runs, sh, c, sc, fa2Placed)
 	} else {
 		// Splits run request by request, all heads of one before the next.
 		for _, r := range runs {
@@ -209,15 +209,16 @@ const (
 )
 
 // fa2Heads places the tiles head by head, request by request, first query
-// tokens first, and notes how long after the head before each head reads the
+// tokens first, at most about so many of them one by one, and notes how long
+// after the head before each head reads the
 // same keys.
-func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
+func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, most int) {
 	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
 	group := sh.columns / g.KVHeads
 	placed := sh.columns
-	if len(sc.tiles)*placed > fa2Placed {
+	if len(sc.tiles) > most/placed {
 		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
-		placed = min(placed, ceilDiv(max(2*group, fa2Placed/len(sc.tiles), waves), group)*group)
+		placed = min(placed, ceilDiv(max(2*group, most/len(sc.tiles), waves), group)*group)
 	}
 	before := 0
 	for h := range placed {
