@@ -39,6 +39,9 @@ type FieldSettings struct {
 	// Slice is a share of Signal: what the nodes with the same chunk and the
 	// same history of it have in common, as they were measured together.
 	Slice float64 `json:"slice"`
+	// Unlike multiplies distances between batches whose decodes are unlike one
+	// another in another way.
+	Unlike float64 `json:"unlike"`
 }
 
 // fieldInverse are inverse length scales, in natural logarithms: a factor of
@@ -51,17 +54,8 @@ func newField(nodes []fieldNode, s FieldSettings) *field {
 	for d := range inverse {
 		inverse[d] *= s.Scale
 	}
-	// With hardly a node of unlike decodes, alike ones have to do for them.
-	unlike := 0
-	for i := range nodes {
-		if nodes[i].at[6] > 0 {
-			unlike++
-		}
-	}
-	if unlike*50 < len(nodes) {
-		inverse[5] *= 0.4
-		inverse[6] *= 0.4
-	}
+	inverse[5] *= s.Unlike
+	inverse[6] *= s.Unlike
 	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, slice: s.Slice * s.Signal, nodes: make([]fieldNode, len(nodes))}
 	for i, n := range nodes {
 		for d := range n.at {
@@ -289,7 +283,22 @@ func sampleIndices(length, n int) []int {
 const fieldNoise = 1e-4
 
 // tuneSamples is how many nodes are left out for each setting that is tried.
-const tuneSamples = 100
+const tuneSamples = 120
+
+// wideUnlike is Unlike where batches with alike decodes have to do for others.
+const wideUnlike = 0.4
+
+// manyUnlike tells whether more than a few nodes have unlike decodes: with
+// fewer, alike ones have to do for them.
+func manyUnlike(nodes []fieldNode) bool {
+	unlike := 0
+	for i := range nodes {
+		if nodes[i].at[6] > 0 {
+			unlike++
+		}
+	}
+	return unlike*50 >= len(nodes)
+}
 
 // tuneField chooses the settings by leaving out nodes.
 func tuneField(nodes []fieldNode) (*field, FieldSettings) {
@@ -301,12 +310,27 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 	var best *field
 	var settings FieldSettings
 	least := math.Inf(1)
-	for _, scale := range [...]float64{1, 1.8} {
-		f := newField(nodes, FieldSettings{Scale: scale, Signal: signal})
-		ask := sampleIndices(len(nodes), tuneSamples)
-		near := make([]neighbours, len(ask))
-		for k, i := range ask {
-			f.nearest(&f.nodes[i].at, i, &near[k])
+	type distances struct{ scale, unlike float64 }
+	tried := []distances{{1, wideUnlike}, {1.8, wideUnlike}}
+	if manyUnlike(nodes) {
+		tried = append(tried, distances{1, 1}, distances{1.8, 1})
+	}
+	// The same nodes are left out of all.
+	left := make(map[int32]bool, tuneSamples)
+	for _, i := range sampleIndices(len(nodes), tuneSamples) {
+		left[nodes[i].sample] = true
+	}
+	ask := make([]int, 0, tuneSamples)
+	near := make([]neighbours, tuneSamples)
+	for _, d := range tried {
+		f := newField(nodes, FieldSettings{Scale: d.scale, Unlike: d.unlike, Signal: signal})
+		ask = ask[:0]
+		for i := range f.nodes {
+			if left[f.nodes[i].sample] {
+				near[len(ask)] = neighbours{}
+				f.nearest(&f.nodes[i].at, i, &near[len(ask)])
+				ask = append(ask, i)
+			}
 		}
 		// The error at the nodes that are left out.
 		try := func(noise, slice float64) {
@@ -320,7 +344,7 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 				sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
 			}
 			if sum < least {
-				least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal, Slice: slice}
+				least, best, settings = sum, &g, FieldSettings{Scale: d.scale, Noise: noise, Signal: signal, Slice: slice, Unlike: d.unlike}
 			}
 		}
 		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
