@@ -31,11 +31,34 @@ func fitFA2(g Geometry, samples []Sample, start FA2Params, steps int) FA2Params 
 	parallel(2, int(fa2Kernels), func(i int) {
 		k := int(fa2Kernels) - 1 - i
 		if len(of[k]) > 0 {
-			out[k] = fitFA2Class(g, chosen(of[k], func(f *fa2Fitted) bool { return f.weight > 1 }), start[k], steps)
+			out[k] = fitFA2Class(g, chosenFA2(of[k]), start[k], steps)
 		}
 	})
 	return out
 }
+
+// chosenFA2 are the rows that a class is fitted on. Half of them read enough
+// for a cache to overflow, which is where models differ most and grids have few
+// rows.
+func chosenFA2(rows []fa2Fitted) []fa2Fitted {
+	must := func(f *fa2Fitted) bool { return f.weight > 1 }
+	var small, large []fa2Fitted
+	for _, f := range rows {
+		if f.shape.sumK > overflowTokens {
+			large = append(large, f)
+		} else {
+			small = append(small, f)
+		}
+	}
+	half := fitRows / 2
+	if len(small) < half || len(large) < half {
+		return chosen(rows, must)
+	}
+	return append(chosen(small, must)[:half:half], chosen(large, must)[:half]...)
+}
+
+// overflowTokens of history are 32 MB of one head's keys and values.
+const overflowTokens = 1 << 16
 
 type fa2Fitted struct {
 	runs   []Run
