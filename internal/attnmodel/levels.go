@@ -109,14 +109,6 @@ func (l *levels) compact() {
 	}
 }
 
-// shift adds d to every time.
-func (l *levels) shift(d float64) {
-	for i := l.head; i < len(l.buf); i++ {
-		l.buf[i].at += d
-	}
-	l.last += d
-}
-
 // span is a group of tiles that run from start to end.
 type span struct{ start, end, weight float64 }
 
