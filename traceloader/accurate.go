@@ -60,6 +60,7 @@ func geometryOf(t *Table, m *perfio.Meta, degree int) attnmodel.Geometry {
 			g.SMs = hardware.SMCount(m.Hardware())
 		}
 	}
+	g.ByteCache = m != nil && m.Root != nil && strings.HasPrefix(m.Text("engine_effective", "kv_cache_dtype"), "fp8")
 	heads, kv := 0, 0
 	switch {
 	case t.model != nil:

@@ -28,9 +28,12 @@ type FA2Class struct {
 	L2  float64 `json:"l2_mb"`
 	G2  float64 `json:"g2"` // cost of a byte that comes from L2
 	S   float64 `json:"s"`  // how sharply L2 overflows
-	// Share is how well heads that run side by side share what they read: a
-	// power of the share that they would have to read in lockstep.
-	Share float64 `json:"share"`
+	// Drift is how far apart heads come that start together, as a share of
+	// their tiles.
+	Drift float64 `json:"drift"`
+	Early float64 `json:"early"`   // what tiles take longer that start at once
+	Copy  float64 `json:"copy_us"` // what more than one request adds
+	Join  float64 `json:"join_us"` // a split, where splits are put together
 }
 
 // FA2Params are the constants of all kernels.
@@ -39,9 +42,9 @@ type FA2Params [fa2Kernels]FA2Class
 // FA2Defaults is where a fit starts.
 func FA2Defaults() FA2Params {
 	return FA2Params{
-		{F0: 6, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
-		{F0: 8, Tau: 1.5, C: 1, Cd: 1, E: 0.1, Phi: 0.3, BW: 1.5, P: 3, L2: 100, G2: 0.4, S: 3, Share: 1.5},
-		{F0: 5, Tau: 2.7, C: 1, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 3, L2: 80, G2: 0.3, S: 3, Share: 1.5},
+		{F0: 4.5, Tau: 2, C: 1, Cd: 0.4, E: 0.1, Phi: 0.3, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Early: 0.05, Copy: 4, Join: 0.2},
+		{F0: 8.5, Tau: 1.5, C: 1, Cd: 0.4, E: 0.1, Phi: 0.6, BW: 1.5, P: 2.5, L2: 80, G2: 0.9, S: 4, Drift: 0.02, Early: 0.05, Copy: 4, Join: 0.2},
+		{F0: 3.5, Tau: 2.7, C: 0.9, Cd: 0.7, E: 0.13, Phi: 0.15, BW: 1.5, P: 7, L2: 80, G2: 0.07, S: 2.5, Drift: 0.02, Early: 0.05, Copy: 0.2, Join: 0.05},
 	}
 }
 
@@ -49,14 +52,14 @@ func FA2Defaults() FA2Params {
 type FA2 struct {
 	Geometry Geometry
 	Params   FA2Params
-	soft     [fa2Kernels]softMax
+	curves   [fa2Kernels]fa2Curves
 }
 
 // NewFA2 bakes what does not depend on the batch.
 func NewFA2(g Geometry, p FA2Params) *FA2 {
 	m := &FA2{Geometry: g, Params: p}
 	for i := range p {
-		m.soft[i].bake(p[i].P)
+		m.curves[i].bake(&p[i])
 	}
 	return m
 }
@@ -71,23 +74,12 @@ func (m *FA2) TimeUS(runs []Run) float64 {
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa2Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.soft[sh.kernel], sc.makespan, &sc.demand)
+	t := sh.timeUS(c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
 	scratchPool.Put(sc)
 	return t
 }
 
-// class sets a decode on its own apart: the engine copies no queries for it.
-func (m *FA2) class(runs []Run) int {
-	sh := m.Geometry.fa2Shape(runs)
-	c := 2 * int(sh.kernel)
-	if sh.kernel == FA2Mixed {
-		return c + decodes(runs)
-	}
-	if sh.requests == 1 {
-		c++
-	}
-	return c
-}
+func (m *FA2) class(runs []Run) int { return int(m.Kernel(runs))*2 + decodes(runs) }
 
 // Kernel says which kernel the batch runs.
 func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).kernel }
@@ -95,14 +87,14 @@ func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).ke
 type fa2Shape struct {
 	kernel   FA2Kernel
 	tiles    int // of 64 query tokens, of the longest chunk
-	perHead  int // tiles with work of one head
+	columns  int // heads that have tiles of their own
+	perHead  int // tiles with work of one of them
 	splits   int
 	requests int
 	tokens   int
 	sumK     float64
 	heads    float64
 	kvHeads  float64
-	share    float64 // of the reads of heads that run at the same time, those that reach memory
 }
 
 func (g Geometry) fa2Shape(runs []Run) fa2Shape {
@@ -118,15 +110,13 @@ func (g Geometry) fa2Shape(runs []Run) fa2Shape {
 	sh.tiles = ceilDiv(maxQ, 64)
 	if maxQ > 1 {
 		sh.kernel = FA2Mixed
-		// Heads of one group that run side by side read the same keys.
+		sh.columns = g.QueryHeads
 		for _, r := range runs {
 			sh.perHead += r.Count * ceilDiv(r.New, 64)
 		}
-		side := min(max(1, float64(g.SMs)/float64(sh.perHead)), sh.heads)
-		sh.share = ((side-1)/float64(g.Group()) + 1) / side
 		return sh
 	}
-	sh.share = 1
+	sh.columns, sh.perHead = g.KVHeads, sh.requests
 	sh.splits = g.fa2Splits(sh.requests, maxK)
 	if sh.splits > 1 {
 		sh.kernel = FA2DecodeSplit
@@ -172,21 +162,20 @@ func (c *FA2Class) blocks(k int) float64 {
 // demand on memory in sc.
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.levels.reset(g.SMs)
+	sc.levels.early = c.Early
 	sc.spans = sc.spans[:0]
+	sc.list, sc.skipped, sc.busy = sc.list[:0], 0, 0
+	sc.levels.near = fa2Near
 	if len(runs) > unlikeRuns {
-		sc.levels.near = nearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
+		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
 	}
-	if sh.kernel == FA2Mixed {
-		g.fa2Heads(runs, sh, c, sc)
+	if sh.splits == 1 {
+		g.fa2Heads(runs, sh, c, sc, fa2Placed)
 	} else {
+		// Splits run request by request, all heads of one before the next.
 		for _, r := range runs {
 			k := r.New + r.History
 			nb := ceilDiv(k, 128)
-			if sh.splits == 1 {
-				b := c.blocks(k)
-				sc.levels.place(r.Count*g.KVHeads, b+c.Cd, float64(k)/128/(b+c.Cd), &sc.spans)
-				continue
-			}
 			per := ceilDiv(nb, sh.splits)
 			full := (nb - 1) / per
 			last := float64(nb-full*per) - c.Phi*(float64(nb)-float64(k)/128)
@@ -202,96 +191,142 @@ func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 				}
 			}
 		}
+		sc.list = cold(sc.list, sc.spans)
 	}
 	sc.makespan = sc.levels.last
-	demand(sc.spans, sc.makespan, &sc.demand)
+	sc.reads.set(sc.list, sc.makespan)
 }
 
-// fa2Heads places the tiles of a batch with chunks: head by head, request by
-// request, first query tokens first. Where the heads make many waves, those in
-// the middle are taken as even work.
-func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	// Tiles all unlike blur the waves, and cost the most to place.
-	rounds := 3.0
-	if len(runs) > unlikeRuns {
-		rounds = 0.75
+// Where heads are many, those in the middle are as the others: so many tiles
+// are placed one by one, or the heads of two groups and of some waves.
+const (
+	fa2Placed = 300
+	fa2Waves  = 3
+	// fa2NearTile is nearTile of FlashAttention-2, which places tiles by the head.
+	fa2NearTile = 0.05
+	// fa2Near is the same where few runs are unlike, in key blocks.
+	fa2Near = 0.2
+)
+
+// fa2Heads places the tiles head by head, request by request, first query
+// tokens first, at most about so many of them one by one, and notes how long
+// after the head before each head reads the
+// same keys.
+func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, most int) {
+	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
+	group := sh.columns / g.KVHeads
+	placed := sh.columns
+	if len(sc.tiles) > most/placed {
+		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
+		placed = min(placed, ceilDiv(max(2*group, most/len(sc.tiles), waves), group)*group)
 	}
-	exact := max(2, int(math.Ceil(rounds*float64(g.SMs)/float64(sh.perHead))))
-	if 2*exact+1 >= g.QueryHeads {
-		for range g.QueryHeads {
-			g.fa2Head(runs, sh, c, sc)
-		}
-		return
-	}
-	for range exact {
-		g.fa2Head(runs, sh, c, sc)
-	}
-	work, mem := 0.0, 0.0
-	for _, r := range runs {
-		n := float64(r.Count)
-		m := ceilDiv(r.New, 64)
-		if r.New == 1 {
-			work += n * (c.blocks(r.History+1) + c.Cd)
-			mem += n * float64(r.History+1) / 128
-		} else {
-			for j := range m {
-				k := min(r.New, 64*(j+1)) + r.History
-				work += n * (c.blocks(k) + c.C)
-				mem += n * float64(k) / 128 / float64(m)
+	before := 0
+	for h := range placed {
+		at := len(sc.spans)
+		for i := range sc.tiles {
+			t := &sc.tiles[i]
+			sc.levels.place(t.count, t.cost, t.weight, &sc.spans)
+			if t.empty > 0 {
+				sc.levels.fill(t.empty)
 			}
 		}
-		work += n * float64(sh.tiles-m) * c.E
+		if h%group != 0 {
+			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
+		} else {
+			sc.list = cold(sc.list, sc.spans[at:])
+		}
+		before = at
 	}
-	skipped := float64(g.QueryHeads - 2*exact)
-	d := skipped * work / float64(g.SMs)
-	if n := len(sc.levels.buf); n > sc.levels.head {
-		at := sc.levels.buf[sc.levels.head].at
-		sc.spans = append(sc.spans, span{at, at + d, skipped * mem / d})
+	if placed == sh.columns {
+		return
 	}
-	sc.levels.shift(d)
-	// The tiles of the last heads before the gap end after it: their spans
-	// overlap it a little, which the average over bins does not notice.
-	for range exact {
-		g.fa2Head(runs, sh, c, sc)
+	work := 0.0
+	for i := range sc.tiles {
+		t := &sc.tiles[i]
+		work += float64(t.count)*t.cost + t.empty
 	}
+	sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
+	sc.busy = sc.levels.buf[sc.levels.head].at
 }
 
-func (g Geometry) fa2Head(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	for _, r := range runs {
+// fa2Tile is equal tiles of one head that follow one another, and the work of
+// empty ones behind them.
+type fa2Tile struct {
+	count        int
+	cost, weight float64
+	empty        float64
+}
+
+// fa2EmptyWork of empty tiles, in key blocks, is put down at once where the
+// tiles are all unlike.
+const fa2EmptyWork = 4
+
+// appendTiles appends the tiles of one head.
+func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Tile {
+	empty := 0.0
+	for i, r := range runs {
+		m := ceilDiv(r.New, 64)
 		if r.New == 1 {
 			k := r.History + 1
 			cost := c.blocks(k) + c.Cd
-			sc.levels.place(r.Count, cost, float64(k)/128/cost, &sc.spans)
-			if sh.tiles > 1 {
-				sc.levels.fill(r.Count*(sh.tiles-1), c.E)
-			}
-			continue
-		}
-		m := ceilDiv(r.New, 64)
-		for range r.Count {
-			for j := range m {
-				k := min(r.New, 64*(j+1)) + r.History
+			dst = append(dst, fa2Tile{r.Count, cost, float64(k) / 128 / cost, 0})
+		} else {
+			for j := range m * r.Count {
+				k := min(r.New, 64*(j%m+1)) + r.History
 				cost := c.blocks(k) + c.C
-				sc.levels.place(1, cost, float64(k)/128/(cost*float64(m)), &sc.spans)
+				dst = append(dst, fa2Tile{1, cost, float64(k) / 128 / (cost * float64(m)), 0})
 			}
-			if sh.tiles > m {
-				sc.levels.fill(sh.tiles-m, c.E)
-			}
+		}
+		empty += float64(r.Count*(sh.tiles-m)) * c.E
+		if len(runs) <= unlikeRuns || empty > fa2EmptyWork || i == len(runs)-1 {
+			dst[len(dst)-1].empty, empty = empty, 0
 		}
 	}
+	return dst
 }
 
-// timeUS turns a schedule in key blocks into time.
-func (sh *fa2Shape) timeUS(c *FA2Class, soft *softMax, makespan float64, dem *[demandBins]float64) float64 {
-	bytes := 512 * sh.sumK
-	if sh.kernel != FA2Mixed {
-		bytes *= sh.kvHeads
+// edge is how much the answer hangs on what the cache holds: its logarithm's
+// greater change where the cache is smaller or larger.
+func (m *FA2) edge(runs []Run) float64 {
+	sh := m.Geometry.fa2Shape(runs)
+	if sh.requests == 0 {
+		return 0
 	}
-	g := c.G2 + (math.Pow(sh.share, c.Share)-c.G2)/(1+math.Pow(c.L2*1e6/bytes, c.S))
-	x := g * 65536 / (c.BW * 1e6 * c.Tau)
-	sum := 0.0
-	for _, d := range dem {
-		sum += soft.at(d * x)
+	sc := scratchPool.Get().(*scratch)
+	c := m.Params[sh.kernel]
+	m.Geometry.fa2Schedule(runs, &sh, &c, sc)
+	t := [3]float64{}
+	l2 := c.L2
+	for i, by := range [...]float64{1, 1 / edgeStep, edgeStep} {
+		c.L2 = l2 * by
+		t[i] = sh.timeUS(&c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
 	}
-	return c.F0 + c.Tau*makespan/demandBins*sum
+	scratchPool.Put(sc)
+	return max(math.Abs(math.Log(t[1]/t[0])), math.Abs(math.Log(t[2]/t[0])))
+}
+
+// edgeStep is by how much the cache is made smaller or larger.
+const edgeStep = 1.2
+
+// fa2Span is the length of a schedule, in key blocks.
+type fa2Span struct {
+	makespan float64
+	busy     float64 // until when all multiprocessors are
+	skipped  float64 // of it that was left out
+}
+
+func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.busy, sc.skipped} }
+
+// timeUS turns a schedule into time.
+func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, s fa2Span, r *reads) float64 {
+	footprint := 512 * sh.sumK * sh.kvHeads
+	all, busy := r.stretch(s, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
+	t := c.F0 + c.Tau*(s.makespan*all+s.skipped*busy)
+	if sh.requests > 1 {
+		t += c.Copy
+	}
+	if sh.splits > 1 {
+		t += c.Join * float64(sh.splits)
+	}
+	return t
 }

@@ -2,14 +2,21 @@ package attnmodel
 
 import "math"
 
+// fa2Scale is fitScale of FlashAttention-2: the field beside the model mends
+// small errors, not the large ones where the cache overflows.
+const fa2Scale = 0.05
+
 // FitFA2 fits each kernel's constants to the samples that run it, as FitFA3
 // does.
 func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
+	return fitFA2(g, samples, start, fitSteps)
+}
+
+func fitFA2(g Geometry, samples []Sample, start FA2Params, steps int) FA2Params {
 	if !g.Valid() {
 		return start
 	}
 	var of [fa2Kernels][]fa2Fitted
-	var alone []fa2Fitted
 	for _, s := range samples {
 		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
 			continue
@@ -18,27 +25,40 @@ func FitFA2(g Geometry, samples []Sample, start FA2Params) FA2Params {
 		if f.weight == 0 {
 			f.weight = 1
 		}
-		if f.shape.kernel != FA2Mixed && f.shape.requests == 1 {
-			alone = append(alone, f)
-			continue
-		}
 		of[f.shape.kernel] = append(of[f.shape.kernel], f)
-	}
-	for _, f := range alone {
-		// A decode on its own is no measure of others, unless there are none.
-		if k := f.shape.kernel; len(of[k]) == 0 {
-			of[k] = append(of[k], f)
-		}
 	}
 	out := start
 	parallel(2, int(fa2Kernels), func(i int) {
 		k := int(fa2Kernels) - 1 - i
 		if len(of[k]) > 0 {
-			out[k] = fitFA2Class(g, chosen(of[k], func(f *fa2Fitted) bool { return f.weight > 1 }), start[k])
+			out[k] = fitFA2Class(g, chosenFA2(of[k]), start[k], steps)
 		}
 	})
 	return out
 }
+
+// chosenFA2 are the rows that a class is fitted on. Half of them read enough
+// for a cache to overflow, which is where models differ most and grids have few
+// rows.
+func chosenFA2(rows []fa2Fitted) []fa2Fitted {
+	must := func(f *fa2Fitted) bool { return f.weight > 1 }
+	var small, large []fa2Fitted
+	for _, f := range rows {
+		if f.shape.sumK > overflowTokens {
+			large = append(large, f)
+		} else {
+			small = append(small, f)
+		}
+	}
+	half := fitRows / 2
+	if len(small) < half || len(large) < half {
+		return chosen(rows, must)
+	}
+	return append(chosen(small, must)[:half:half], chosen(large, must)[:half]...)
+}
+
+// overflowTokens of history are 32 MB of one head's keys and values.
+const overflowTokens = 1 << 16
 
 type fa2Fitted struct {
 	runs   []Run
@@ -47,10 +67,16 @@ type fa2Fitted struct {
 	weight float64
 }
 
-func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
-	const scheduled = 5 // the first so many change the schedule
+// fa2Plan is one schedule: it depends on the first constants alone.
+type fa2Plan struct {
+	span  fa2Span
+	reads reads
+}
+
+func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
+	const scheduled = 6 // the first so many change the schedule
 	fields := func(c *FA2Class) []*float64 {
-		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Share}
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Early, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
 	}
 	var start []float64
 	for _, f := range fields(&c) {
@@ -64,26 +90,26 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 		}
 		return c
 	}
-	plans, trial := make([]fa3Plan, len(rows)), make([]fa3Plan, len(rows))
-	schedule := func(c FA2Class, into []fa3Plan) {
+	plans, trial := make([]fa2Plan, len(rows)), make([]fa2Plan, len(rows))
+	schedule := func(c FA2Class, into []fa2Plan) {
 		sc := scratchPool.Get().(*scratch)
 		for i := range rows {
 			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
-			into[i] = fa3Plan{sc.makespan, sc.demand}
+			into[i] = fa2Plan{sc.plan(), sc.reads}
 		}
 		scratchPool.Put(sc)
 	}
-	var soft softMax
-	evaluate := func(x []float64, plans []fa3Plan, r []float64) {
+	var curves fa2Curves
+	evaluate := func(x []float64, plans []fa2Plan, r []float64) {
 		c := class(x)
-		soft.bake(c.P)
+		curves.bake(&c)
 		for i := range rows {
-			r[i] = math.Log(rows[i].shape.timeUS(&c, &soft, plans[i].makespan, &plans[i].demand)) - rows[i].logUS
+			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].span, &plans[i].reads)) - rows[i].logUS
 		}
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: 9,
+		scale: fa2Scale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {
@@ -97,7 +123,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class) FA2Class {
 				const h = 0.01
 				was := x[a]
 				x[a] += h
-				if a < scheduled-1 {
+				if a < scheduled {
 					schedule(class(x), trial)
 					evaluate(x, trial, moved)
 				} else {

@@ -17,6 +17,9 @@ type FA3Class struct {
 	P   float64 `json:"p"` // how sharply memory takes over
 	L2  float64 `json:"l2_mb"`
 	G2  float64 `json:"g2"` // cost of a byte that comes from L2
+	// Ad and Taud are A and Tau of a request with one new token, as shares.
+	Ad   float64 `json:"a_decode"`
+	Taud float64 `json:"tau_decode"`
 }
 
 // FA3Kernel numbers the kernels that FlashAttention-3 chooses between.
@@ -43,12 +46,12 @@ type FA3Params [fa3Kernels]FA3Class
 // which a bundle holds no rows.
 func FA3Defaults() FA3Params {
 	return FA3Params{
-		{2.580, 0.627, 6.217, 0.089, 6.259, 1.067, 117.95, 1.306},
-		{2.580, 0.627, 6.460, 0.089, 6.259, 1.067, 117.95, 1.306},
-		{2.737, 0.844, 5.998, 0.095, 5.970, 1.379, 61.144, 1.461},
-		{2.399, 1.077, 7.090, 0.087, 7.857, 1.228, 111.353, 1.326},
-		{3.648, 1.565, 6.323, 0.107, 4.798, 4.272, 325.116, 1.385},
-		{3.371, 1.610, 7.896, 0.101, 8.741, 1.635, 59.770, 0.825},
+		{2.580, 0.627, 6.217, 0.089, 6.259, 1.067, 117.95, 1.306, 1, 1},
+		{2.580, 0.627, 6.460, 0.089, 6.259, 1.067, 117.95, 1.306, 1, 1},
+		{2.737, 0.844, 5.998, 0.095, 5.970, 1.379, 61.144, 1.461, 0.8, 0.95},
+		{2.399, 1.077, 7.090, 0.087, 7.857, 1.228, 111.353, 1.326, 0.8, 0.95},
+		{3.648, 1.565, 6.323, 0.107, 4.798, 4.272, 325.116, 1.385, 0.8, 0.95},
+		{3.371, 1.610, 7.896, 0.101, 8.741, 1.635, 59.770, 0.825, 0.8, 0.95},
 	}
 }
 
@@ -91,6 +94,11 @@ type scratch struct {
 	levels   levels
 	spans    []span
 	demand   [demandBins]float64
+	list     []read
+	tiles    []fa2Tile
+	skipped  float64
+	busy     float64
+	reads    reads
 	makespan float64
 }
 
@@ -102,6 +110,7 @@ var scratchPool = sync.Pool{New: func() any {
 type fa3Shape struct {
 	kernel    FA3Kernel
 	rows      int // query rows of a tile
+	keys      int // keys of a block
 	splits    int // upper bound; 1 is no split
 	perSplit  int // key blocks that a split should hold
 	tokens    int
@@ -111,11 +120,15 @@ type fa3Shape struct {
 	splitQ    float64 // sum of q over split requests
 	heads     float64
 	kvHeads   float64
+	keyBytes  float64 // of a key and its value, of one head
 }
 
 func (g Geometry) fa3Shape(runs []Run) fa3Shape {
 	group := g.Group()
-	sh := fa3Shape{heads: float64(g.QueryHeads), kvHeads: float64(g.KVHeads)}
+	sh := fa3Shape{heads: float64(g.QueryHeads), kvHeads: float64(g.KVHeads), keyBytes: 512}
+	if g.ByteCache {
+		sh.keyBytes = 256
+	}
 	maxQ, maxK := 0, 0
 	for _, r := range runs {
 		k := r.New + r.History
@@ -128,10 +141,11 @@ func (g Geometry) fa3Shape(runs []Run) fa3Shape {
 	if maxQ*group <= 64 {
 		sh.rows = 64
 	}
+	sh.keys = g.fa3Keys(maxQ)
 	sh.splits = g.fa3Splits(maxQ, maxK)
 	blocks := 0
 	for _, r := range runs {
-		blocks += r.Count * ceilDiv(r.New*group, sh.rows) * ceilDiv(r.New+r.History, 128)
+		blocks += r.Count * ceilDiv(r.New*group, sh.rows) * ceilDiv(r.New+r.History, sh.keys)
 	}
 	sh.perSplit = max(1, int(math.Ceil(float64(blocks)*1.1*float64(g.KVHeads)/float64(g.SMs))))
 	if sh.splits > 1 {
@@ -161,7 +175,19 @@ func (sh *fa3Shape) splitsOf(r Run) int {
 	if sh.splits <= 1 {
 		return 1
 	}
-	return max(1, min(ceilDiv(ceilDiv(r.New+r.History, 128), sh.perSplit), sh.splits))
+	return max(1, min(ceilDiv(ceilDiv(r.New+r.History, sh.keys), sh.perSplit), sh.splits))
+}
+
+// fa3Keys is the number of keys of a block. With a cache of single bytes the
+// kernel is another, with other tiles where no mask is needed.
+func (g Geometry) fa3Keys(maxQ int) int {
+	switch {
+	case !g.ByteCache:
+		return 128
+	case maxQ <= 1:
+		return 96
+	}
+	return 192
 }
 
 // fa3Splits is the kernel's upper bound of splits for the longest chunk and
@@ -169,7 +195,7 @@ func (sh *fa3Shape) splitsOf(r Run) int {
 // tiles is at least 85% as full as the fullest.
 func (g Geometry) fa3Splits(maxQ, maxK int) int {
 	tiles := float64(g.KVHeads * ceilDiv(maxQ*g.Group(), 128))
-	blocks := ceilDiv(maxK, 128)
+	blocks := ceilDiv(maxK, g.fa3Keys(maxQ))
 	sms := float64(g.SMs)
 	if tiles >= 0.8*sms || blocks <= 4 {
 		return 1
@@ -207,12 +233,12 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 	sc.levels.reset(g.SMs)
 	sc.spans = sc.spans[:0]
 	if len(runs) > unlikeRuns {
-		sc.levels.near = nearTile * (c.A + c.Tau*sh.sumK/128/float64(sh.requests))
+		sc.levels.near = nearTile * (c.A + c.Tau*sh.sumK/float64(sh.keys*sh.requests))
 	}
 	group := g.Group()
 	for _, r := range runs {
 		k := r.New + r.History
-		nm, nb := ceilDiv(r.New*group, sh.rows), ceilDiv(k, 128)
+		nm, nb := ceilDiv(r.New*group, sh.rows), ceilDiv(k, sh.keys)
 		s := sh.splitsOf(r)
 		section := 1
 		if sh.kernel > FA3DecodeSplit {
@@ -225,7 +251,10 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 			}
 			section = min(section, g.KVHeads)
 		}
-		t := fa3Tiles{c: c, nm: nm, splits: s}
+		t := fa3Tiles{a: c.A, tau: c.Tau, phi: c.Phi, ref: c.Tau, nm: nm, splits: s, keys: sh.keys}
+		if r.New == 1 {
+			t.a, t.tau = c.A*c.Ad, c.Tau*c.Taud
+		}
 		if nm == 1 && s == 1 {
 			// All tiles of the run are alike, whatever the order of heads.
 			t.set(k, nb)
@@ -256,9 +285,12 @@ func (g Geometry) fa3Schedule(runs []Run, sh *fa3Shape, c *FA3Class, sc *scratch
 
 // fa3Tiles are the tiles of one block of query rows: one a split.
 type fa3Tiles struct {
-	c      *FA3Class
+	a, tau float64 // as in FA3Class, of these tiles
+	phi    float64
+	ref    float64 // Tau of the class, which demand on memory is relative to
 	nm     int
 	splits int
+	keys   int     // of a block
 	blocks int     // key blocks that the rows see
 	per    int     // blocks of a split
 	part   float64 // how much of the last block they see
@@ -266,9 +298,9 @@ type fa3Tiles struct {
 
 // set moves to the rows whose last one sees kk keys, of nb blocks in all.
 func (t *fa3Tiles) set(kk, nb int) {
-	t.blocks = min(nb, ceilDiv(kk, 128))
+	t.blocks = min(nb, ceilDiv(kk, t.keys))
 	t.per = ceilDiv(t.blocks, t.splits)
-	t.part = float64(kk)/128 - float64(t.blocks-1)
+	t.part = float64(kk)/float64(t.keys) - float64(t.blocks-1)
 }
 
 // split gives cost and demand of the j-th split.
@@ -281,11 +313,11 @@ func (t *fa3Tiles) split(j int) (cost, dem float64) {
 	b := float64(hi - lo)
 	y := b
 	if hi == t.blocks {
-		b -= t.c.Phi * (1 - t.part)
+		b -= t.phi * (1 - t.part)
 		y -= 1 - t.part
 	}
-	cost = t.c.A + t.c.Tau*b
-	return cost, t.c.Tau * y / (float64(t.nm) * cost)
+	cost = t.a + t.tau*b
+	return cost, t.ref * y / (float64(t.nm) * cost)
 }
 
 // place puts all splits on the schedule, equal ones together.
@@ -296,8 +328,8 @@ func (t *fa3Tiles) place(sc *scratch) {
 	}
 	if full > 0 {
 		b := float64(t.per)
-		cost := t.c.A + t.c.Tau*b
-		sc.levels.place(full, cost, t.c.Tau*b/(float64(t.nm)*cost), &sc.spans)
+		cost := t.a + t.tau*b
+		sc.levels.place(full, cost, t.ref*b/(float64(t.nm)*cost), &sc.spans)
 	}
 	cost, dem := t.split(full)
 	sc.levels.place(1, cost, dem, &sc.spans)
@@ -309,9 +341,9 @@ func (t *fa3Tiles) place(sc *scratch) {
 // timeUS adds contention for memory, launch, cache write and combine to a
 // schedule.
 func (sh *fa3Shape) timeUS(c *FA3Class, soft *softMax, makespan float64, dem *[demandBins]float64) float64 {
-	l2 := c.L2 * 1e6 / (512 * sh.kvHeads * sh.sumK)
+	l2 := c.L2 * 1e6 / (sh.keyBytes * sh.kvHeads * sh.sumK)
 	g := c.G2 + (1-c.G2)/(1+l2*l2*l2)
-	x := g * 65536 / (c.BW * 1e6 * c.Tau)
+	x := g * sh.keyBytes * float64(sh.keys) / (c.BW * 1e6 * c.Tau)
 	sum := 0.0
 	for _, d := range dem {
 		sum += soft.at(d * x)

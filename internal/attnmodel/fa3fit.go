@@ -6,13 +6,18 @@ import "math"
 const (
 	fitScale = 0.02 // relative errors beyond 2% count linearly
 	fitPull  = 4.0  // pull to the start, per squared log
-	fitRows  = 180  // most rows a kernel is fitted on
+	fitRows  = 150  // most rows a kernel is fitted on
+	fitSteps = 8
 )
 
 // FitFA3 fits each kernel's constants to the samples that run it, at most some
 // hundreds of each, by soft-L1 of log(model/measured). A kernel without
 // samples keeps its start.
 func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
+	return fitFA3(g, samples, start, fitSteps)
+}
+
+func fitFA3(g Geometry, samples []Sample, start FA3Params, steps int) FA3Params {
 	if !g.Valid() {
 		return start
 	}
@@ -54,7 +59,7 @@ func FitFA3(g Geometry, samples []Sample, start FA3Params) FA3Params {
 		if len(j.rows) == 0 {
 			return
 		}
-		c, f0split := fitFA3Class(g, chosen(j.rows, func(f *fa3Fitted) bool { return f.weight > 1 }), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both)
+		c, f0split := fitFA3Class(g, chosen(j.rows, func(f *fa3Fitted) bool { return f.weight > 1 }), start[j.first], start[min(j.first+1, fa3Kernels-1)].F0, j.both, steps)
 		out[j.first] = c
 		if j.both {
 			c.F0 = f0split
@@ -117,6 +122,8 @@ const (
 	fa3A = iota
 	fa3Tau
 	fa3Phi
+	fa3Ad
+	fa3Taud
 	fa3F0
 	fa3BW
 	fa3P
@@ -131,15 +138,15 @@ type fa3Plan struct {
 	demand   [demandBins]float64
 }
 
-func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both bool) (FA3Class, float64) {
-	start := []float64{math.Log(c.A), math.Log(c.Tau), math.Log(c.Phi), math.Log(c.F0),
+func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both bool, steps int) (FA3Class, float64) {
+	start := []float64{math.Log(c.A), math.Log(c.Tau), math.Log(c.Phi), math.Log(c.Ad), math.Log(c.Taud), math.Log(c.F0),
 		math.Log(c.BW), math.Log(c.P), math.Log(c.L2), math.Log(c.G2)}
 	if both {
 		start = append(start, math.Log(f0split))
 	}
 	k := len(start)
 	class := func(x []float64) FA3Class {
-		return FA3Class{A: math.Exp(x[fa3A]), Tau: math.Exp(x[fa3Tau]), Phi: math.Exp(x[fa3Phi]), F0: math.Exp(x[fa3F0]),
+		return FA3Class{A: math.Exp(x[fa3A]), Tau: math.Exp(x[fa3Tau]), Phi: math.Exp(x[fa3Phi]), Ad: math.Exp(x[fa3Ad]), Taud: math.Exp(x[fa3Taud]), F0: math.Exp(x[fa3F0]),
 			BW: math.Exp(x[fa3BW]), P: math.Exp(x[fa3P]), L2: math.Exp(x[fa3L2]), G2: math.Exp(x[fa3G2])}
 	}
 	plans := make([]fa3Plan, len(rows))
@@ -168,7 +175,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
-		scale: fitScale, steps: 10,
+		scale: fitScale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
 		weights: make([]float64, len(rows)),
 		residuals: func(x, r []float64) {
@@ -182,7 +189,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 				const h = 0.01
 				was := x[a]
 				x[a] += h
-				if a <= fa3Phi {
+				if a <= fa3Taud {
 					schedule(class(x), trial)
 					evaluate(x, trial, moved)
 				} else {
@@ -201,6 +208,9 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 	for a := range k {
 		p.pull[a] = fitPull
 		p.lo[a], p.hi[a] = start[a]-2.5, start[a]+2.5
+		if both && (a == fa3Ad || a == fa3Taud) {
+			p.lo[a], p.hi[a] = start[a], start[a] // all are decodes
+		}
 	}
 	p.hi[fa3Phi] = math.Log(0.95)
 	x := p.solve(start, len(rows))

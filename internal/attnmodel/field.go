@@ -16,6 +16,7 @@ type field struct {
 	inverse features // 1 / length scale
 	signal  float64  // variance
 	noise   float64  // variance
+	slice   float64  // variance that the nodes of one slice share
 	nodes   []fieldNode
 	tree    []treeNode
 	left    *field  // squares of errors at nodes that were left out; nil with too few
@@ -35,6 +36,12 @@ type FieldSettings struct {
 	Scale  float64 `json:"scale"`
 	Noise  float64 `json:"noise"`
 	Signal float64 `json:"signal"`
+	// Slice is a share of Signal: what the nodes with the same chunk and the
+	// same history of it have in common, as they were measured together.
+	Slice float64 `json:"slice"`
+	// Unlike multiplies distances between batches whose decodes are unlike one
+	// another in another way.
+	Unlike float64 `json:"unlike"`
 }
 
 // fieldInverse are inverse length scales, in natural logarithms: a factor of
@@ -47,18 +54,9 @@ func newField(nodes []fieldNode, s FieldSettings) *field {
 	for d := range inverse {
 		inverse[d] *= s.Scale
 	}
-	// With hardly a node of unlike decodes, alike ones have to do for them.
-	unlike := 0
-	for i := range nodes {
-		if nodes[i].at[6] > 0 {
-			unlike++
-		}
-	}
-	if unlike*50 < len(nodes) {
-		inverse[5] *= 0.4
-		inverse[6] *= 0.4
-	}
-	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, nodes: make([]fieldNode, len(nodes))}
+	inverse[5] *= s.Unlike
+	inverse[6] *= s.Unlike
+	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, slice: s.Slice * s.Signal, nodes: make([]fieldNode, len(nodes))}
 	for i, n := range nodes {
 		for d := range n.at {
 			n.at[d] *= inverse[d]
@@ -105,7 +103,7 @@ func (f *field) without(i int) (mean, variance float64) {
 func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 	n := near.n
 	if n == 0 {
-		return 0, f.signal
+		return 0, f.signal + f.slice
 	}
 	const m = fieldNeighbours
 	var a [m * m]float64
@@ -113,11 +111,18 @@ func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 	for i := range n {
 		p := &f.nodes[near.index[i]]
 		k[i] = f.signal * kernel(near.d2[i])
+		if sameSlice(q, &p.at) {
+			k[i] += f.slice
+		}
 		y[i] = p.y
 		for j := range i {
-			a[i*m+j] = f.signal * kernel(distance2(&p.at, &f.nodes[near.index[j]].at))
+			o := &f.nodes[near.index[j]]
+			a[i*m+j] = f.signal * kernel(distance2(&p.at, &o.at))
+			if sameSlice(&p.at, &o.at) {
+				a[i*m+j] += f.slice
+			}
 		}
-		a[i*m+i] = f.signal + f.noise
+		a[i*m+i] = f.signal + f.slice + f.noise
 	}
 	// Cholesky, then the forward solves of k and y.
 	for i := range n {
@@ -143,8 +148,12 @@ func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 		mean += v[i] * y[i]
 		variance += v[i] * v[i]
 	}
-	return mean, max(0, f.signal-variance)
+	return mean, max(0, f.signal+f.slice-variance)
 }
+
+// sameSlice tells whether two batches have the same chunk over the same
+// history.
+func sameSlice(a, b *features) bool { return a[0] == b[0] && a[1] == b[1] }
 
 // neighbours are the nodes found so far, nearest first.
 type neighbours struct {
@@ -274,7 +283,22 @@ func sampleIndices(length, n int) []int {
 const fieldNoise = 1e-4
 
 // tuneSamples is how many nodes are left out for each setting that is tried.
-const tuneSamples = 100
+const tuneSamples = 300
+
+// wideUnlike is Unlike where batches with alike decodes have to do for others.
+const wideUnlike = 0.4
+
+// manyUnlike tells whether more than a few nodes have unlike decodes: with
+// fewer, alike ones have to do for them.
+func manyUnlike(nodes []fieldNode) bool {
+	unlike := 0
+	for i := range nodes {
+		if nodes[i].at[6] > 0 {
+			unlike++
+		}
+	}
+	return unlike*50 >= len(nodes)
+}
 
 // tuneField chooses the settings by leaving out nodes.
 func tuneField(nodes []fieldNode) (*field, FieldSettings) {
@@ -286,16 +310,32 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 	var best *field
 	var settings FieldSettings
 	least := math.Inf(1)
-	for _, scale := range [...]float64{1, 1.8} {
-		f := newField(nodes, FieldSettings{Scale: scale, Signal: signal})
-		ask := sampleIndices(len(nodes), tuneSamples)
-		near := make([]neighbours, len(ask))
-		for k, i := range ask {
-			f.nearest(&f.nodes[i].at, i, &near[k])
+	type distances struct{ scale, unlike float64 }
+	tried := []distances{{1, wideUnlike}, {1.8, wideUnlike}}
+	if manyUnlike(nodes) {
+		tried = append(tried, distances{1, 1}, distances{1.8, 1})
+	}
+	// The same nodes are left out of all.
+	left := make(map[int32]bool, tuneSamples)
+	for _, i := range sampleIndices(len(nodes), tuneSamples) {
+		left[nodes[i].sample] = true
+	}
+	ask := make([]int, 0, tuneSamples)
+	near := make([]neighbours, tuneSamples)
+	for _, d := range tried {
+		f := newField(nodes, FieldSettings{Scale: d.scale, Unlike: d.unlike, Signal: signal})
+		ask = ask[:0]
+		for i := range f.nodes {
+			if left[f.nodes[i].sample] {
+				near[len(ask)] = neighbours{}
+				f.nearest(&f.nodes[i].at, i, &near[len(ask)])
+				ask = append(ask, i)
+			}
 		}
-		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
+		// The error at the nodes that are left out.
+		try := func(noise, slice float64) {
 			g := *f
-			g.noise = noise*signal + fieldNoise
+			g.noise, g.slice = noise*signal+fieldNoise, slice*signal
 			sum := 0.0
 			for k, i := range ask {
 				mean, _ := g.solve(&f.nodes[i].at, &near[k])
@@ -304,8 +344,14 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 				sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
 			}
 			if sum < least {
-				least, best, settings = sum, &g, FieldSettings{Scale: scale, Noise: noise, Signal: signal}
+				least, best, settings = sum, &g, FieldSettings{Scale: d.scale, Noise: noise, Signal: signal, Slice: slice, Unlike: d.unlike}
 			}
+		}
+		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
+			try(noise, 0)
+		}
+		for _, slice := range [...]float64{0.1, 0.4} {
+			try(settings.Noise, slice)
 		}
 	}
 	best.calibrate()
@@ -372,4 +418,4 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 }
 
 // repeat is how well the same shape repeats in another sweep.
-const repeat = 0.005
+const repeat = 0.0075

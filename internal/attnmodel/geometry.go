@@ -8,6 +8,7 @@ type Geometry struct {
 	QueryHeads int
 	KVHeads    int
 	SMs        int
+	ByteCache  bool // numbers of the KV cache are single bytes, not two
 }
 
 // Valid reports whether the models can be used at all: counts known, and query

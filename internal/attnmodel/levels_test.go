@@ -36,12 +36,12 @@ func TestLevelsFill(t *testing.T) {
 	var l levels
 	l.reset(4)
 	l.place(1, 2, 0, nil) // 0 0 0 2
-	l.fill(30, 0.1)       // 3 of work: 1 1 1 2
+	l.fill(3)             // 3 of work: 1 1 1 2
 	l.place(3, 1, 0, nil)
 	if math.Abs(l.last-2) > 1e-9 {
 		t.Errorf("makespan %g, want 2", l.last)
 	}
-	l.fill(40, 0.1)
+	l.fill(4)
 	if math.Abs(l.last-3) > 1e-9 {
 		t.Errorf("makespan %g, want 3", l.last)
 	}

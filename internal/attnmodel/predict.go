@@ -170,10 +170,16 @@ func New(c Config) *Predictor {
 	return best
 }
 
+// A short fit to few samples tells kernels apart.
+const (
+	likelierSamples = 100
+	likelierSteps   = 4
+)
+
 // likelier leaves one kernel where the other is plainly another: by the models
 // alone, fitted to a part of the samples.
 func likelier(g Geometry, samples []Sample) []Kernel {
-	some := spread(samples, 160)
+	some := spread(samples, likelierSamples)
 	size := func(m model) float64 {
 		var errs []float64
 		for _, s := range some {
@@ -182,8 +188,8 @@ func likelier(g Geometry, samples []Sample) []Kernel {
 		slices.Sort(errs)
 		return errs[len(errs)/2]
 	}
-	e3 := size(NewFA3(g, FitFA3(g, some, FA3Defaults())))
-	e2 := size(NewFA2(g, FitFA2(g, some, FA2Defaults())))
+	e3 := size(NewFA3(g, fitFA3(g, some, FA3Defaults(), likelierSteps)))
+	e2 := size(NewFA2(g, fitFA2(g, some, FA2Defaults(), likelierSteps)))
 	switch {
 	case e3 < 0.7*e2:
 		return []Kernel{KernelFA3}
@@ -362,6 +368,9 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 	us *= math.Exp(mean)
 	if withSigma {
 		sigma = f.sigma(q, variance, rough(p.calibration.Basis))
+		if m, ok := p.model.(*FA2); ok {
+			sigma = math.Hypot(sigma, edgeShare*m.edge(runs))
+		}
 	}
 	return us, sigma
 }
@@ -393,6 +402,9 @@ func rough(k Kernel) float64 {
 	}
 	return 0.2
 }
+
+// edgeShare is the part of edge that counts as one standard error.
+const edgeShare = 0.5
 
 // unknownSigma is the standard error of an answer that nothing was left out
 // for: a kernel without samples, straight lines.

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -27,8 +29,13 @@ func readShots(t *testing.T) []perfio.BatchRow {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return decodeShots(t, z)
+}
+
+func decodeShots(t *testing.T, r io.Reader) []perfio.BatchRow {
+	t.Helper()
 	var out []perfio.BatchRow
-	s := bufio.NewScanner(z)
+	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<24)
 	for s.Scan() {
 		var b perfio.BatchRow
@@ -86,10 +93,10 @@ func TestShotsOfTheH200(t *testing.T) {
 		judged    []perfio.BatchRow
 		p50, p90  float64
 	}{
-		{"grid", full, nil, shots, 2.0, 5.1},
-		{"195 shots", few, nil, shots, 2.3, 5.3},
-		{"grid and half", full, even, odd, 2.0, 5.0},
-		{"195 shots and half", few, even, odd, 1.8, 4.9},
+		{"grid", full, nil, shots, 1.7, 4.8},
+		{"195 shots", few, nil, shots, 2.0, 4.9},
+		{"grid and half", full, even, odd, 1.4, 4.0},
+		{"195 shots and half", few, even, odd, 1.5, 4.1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := *b
@@ -111,21 +118,84 @@ func TestShotsOfTheH200(t *testing.T) {
 				if x.Kind == "all" && (x.P50 > 1.1*test.p50 || x.P90 > 1.1*test.p90) {
 					t.Errorf("all: %.2f/%.2f, want at most %.1f/%.1f and a tenth", x.P50, x.P90, test.p50, test.p90)
 				}
-				if x.Kind == "all" && (math.Abs(x.Within1-68) > 8 || math.Abs(x.Within2-95) > 5) {
-					t.Logf("within one and two sigma: %.0f, %.0f", x.Within1, x.Within2)
+				if x.Kind == "all" && (math.Abs(x.Within1-68) > 15 || x.Within2 < 84) {
+					t.Errorf("within one and two sigma: %.0f%%, %.0f%%", x.Within1, x.Within2)
 				}
 			}
 		})
 	}
 }
 
-// Held-out rows of the RTX PRO 6000: T1 of one folder always, all tests of all
-// folders in the long run. The bounds are goals of the study.
+// The bundles of an H200 that ship, each with random batches of its own that
+// no fit sees: another model, another number of heads, a cache of bytes. The
+// bounds are the documented figures and a tenth.
+func TestShippedBundles(t *testing.T) {
+	for _, test := range []struct {
+		path     string
+		tp       int
+		p50, p90 float64
+	}{
+		{"meta-llama/Llama-3.1-8B/bf16", 1, 1.6, 4.3},
+		{"meta-llama/Llama-3.1-8B/bf16", 2, 1.8, 4.8},
+		{"meta-llama/Llama-3.1-8B/bf16-kvfp8", 1, 1.5, 4.5},
+		{"Qwen/Qwen3-32B/bf16", 1, 1.7, 4.1},
+		{"Qwen/Qwen3-32B/bf16", 2, 1.7, 4.3},
+		{"Qwen/Qwen3-30B-A3B-Instruct-2507/bf16", 1, 1.5, 4.2},
+	} {
+		t.Run(fmt.Sprintf("%s/tp%d", test.path, test.tp), func(t *testing.T) {
+			dir := filepath.Join("../../perf/H200", test.path)
+			b, err := perfio.OpenBundle(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(filepath.Join(dir, fmt.Sprintf("tp%d/validation.jsonl", test.tp)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			r, err := Shots(b, decodeShots(t, f), Options{Rules: []string{accurateName}, TPs: []int{test.tp}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			judged := 0
+			for _, x := range r.Shots {
+				if x.Layer != "attention" {
+					continue
+				}
+				t.Logf("| %s | %d | %.1f/%.1f/%.0f | %+.1f | %.0f, %.0f |", x.Kind, x.N, x.P50, x.P90, x.P99, x.Bias, x.Within1, x.Within2)
+				if x.Kind != "all" {
+					continue
+				}
+				judged += x.N
+				if x.P50 > 1.1*test.p50 || x.P90 > 1.1*test.p90 {
+					t.Errorf("%.2f/%.2f, want at most %.1f/%.1f and a tenth", x.P50, x.P90, test.p50, test.p90)
+				}
+				if math.Abs(x.Within1-68) > 15 || math.Abs(x.Within2-95) > 5 {
+					t.Errorf("within one and two sigma: %.0f%%, %.0f%%", x.Within1, x.Within2)
+				}
+			}
+			if judged < 200 {
+				t.Errorf("%d batches judged, want 220", judged)
+			}
+		})
+	}
+}
+
+// Held-out rows of the RTX PRO 6000: some tests of one folder always, all
+// tests of all folders in the long run. The bounds are the worst folder's
+// documented figures and 15%.
 func TestHeldOutRows(t *testing.T) {
 	long := os.Getenv("LAYERPROF_LONG") != ""
-	o := Options{Tests: []string{"T1"}, TPs: []int{1}, Rules: []string{"accurate"}}
+	o := Options{Tests: []string{"T1", "T8", "T9"}, TPs: []int{1}, Rules: []string{accurateName}}
 	if long {
-		o = Options{Rules: []string{"parity", "accurate", numbersName}}
+		o = Options{Rules: []string{"parity", accurateName, numbersName}}
+	}
+	bounds := map[string][3]float64{ // p50, p90, p99
+		"T1": {1.53, 4.7, 9.0}, "T2": {2.42, 4.8, 11.1}, "T3": {1.57, 4.0, 9.3}, "T4": {1.02, 4.2, 20.4}, "T5": {1.24, 3.6, 11.3},
+		"T6": {1.23, 3.7, 10.2}, "T7": {1.96, 4.7, 19.5}, "T8": {2.11, 5.7, 27.7}, "T9": {1.19, 6.3, 7.4},
+	}
+	if !long { // of this folder
+		bounds = map[string][3]float64{"T1": {0.67, 2.5, 8.9}, "T8": {1.18, 5.2, 23.1}, "T9": {0.79, 2.9, 7.2}}
 	}
 	for _, path := range []string{"perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16", "perf/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16", h200} {
 		if !long && path != "perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16" {
@@ -140,8 +210,9 @@ func TestHeldOutRows(t *testing.T) {
 			if x.Unanswered > 0 {
 				t.Errorf("%s: %d without an answer", x.Test, x.Unanswered)
 			}
-			if x.Rules == "accurate" && x.Test == "T1" && (x.P50 > 2 || x.P90 > 5.5) {
-				t.Errorf("T1: %.2f/%.1f", x.P50, x.P90)
+			b := bounds[x.Test]
+			if x.Rules == accurateName && (x.P50 > 1.15*b[0] || x.P90 > 1.15*b[1] || x.P99 > 1.15*b[2]) {
+				t.Errorf("%s tp%d: %s: %.2f/%.1f/%.1f, want at most %v and 15%%", path, x.TP, x.Test, x.P50, x.P90, x.P99, b)
 			}
 		}
 	}
