@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/layerprof/layerprof/examples/serving/sim"
+	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/internal/stepjudge"
 	"github.com/layerprof/layerprof/traceloader"
 )
@@ -19,6 +21,7 @@ func newStepsCommand() *cobra.Command {
 		compiled int
 		file     string
 		requests string
+		each     string
 		maxError float64
 	)
 	cmd := &cobra.Command{
@@ -50,9 +53,18 @@ func newStepsCommand() *cobra.Command {
 					return err
 				}
 			}
+			var judged []stepjudge.JudgedStep
+			if each != "" {
+				o.Each = func(j stepjudge.JudgedStep) { judged = append(judged, j) }
+			}
 			report, err := stepjudge.Compare(table, o, steps, limits, requests)
 			if err != nil {
 				return err
+			}
+			if each != "" {
+				if err := atomicfile.Write(each, func(w io.Writer) error { return stepjudge.WriteEach(w, judged) }); err != nil {
+					return err
+				}
 			}
 			if asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
@@ -70,6 +82,7 @@ func newStepsCommand() *cobra.Command {
 	cmd.Flags().IntVar(&tp, "tp", 1, "tensor-parallel degree")
 	cmd.Flags().StringVar(&file, "steps", "", "a file of measured steps")
 	cmd.Flags().StringVar(&requests, "requests", "", "a file of requests with measured times")
+	cmd.Flags().StringVar(&each, "each", "", "write a CSV with every step, measured and predicted, and the prediction's parts")
 	cmd.Flags().IntVar(&skip, "skip-first", 2, "steps at the run's beginning that are not judged")
 	cmd.Flags().IntVar(&compiled, "skip-requests", 0, "requests, the first by arrival, that are replayed and not judged")
 	cmd.Flags().Float64Var(&maxError, "max-error", 0, "exit status 5 where the median step or a mean of the requests is further off, in percent (0: no limit)")

@@ -19,6 +19,8 @@ type Options struct {
 	// SkipRequests is the number of requests, the first by arrival, that are
 	// replayed and not judged: those that waited for one-off compilation.
 	SkipRequests int
+	// Each is called with every step that is judged; nil: nobody.
+	Each func(JudgedStep)
 }
 
 const defaultSkip = 2
@@ -49,6 +51,15 @@ type Figures struct {
 	HostBound     float64 `json:"host_bound"`          // share
 	KernelsOnly   bool    `json:"kernels_only"`        // the prediction is a sum of layers
 	KernelsBiasPc float64 `json:"sum_of_kernels_bias"` // the median of what the sum of the layers alone errs by
+}
+
+// JudgedStep is a measured step and what was said of it.
+type JudgedStep struct {
+	Step        *Step
+	Batch       traceloader.Batch
+	MeasuredUS  float64
+	PredictedUS float64
+	Time        traceloader.StepTime // the prediction's parts
 }
 
 type judged struct {
@@ -88,8 +99,12 @@ func CompareSteps(table *traceloader.Table, o Options, steps []Step) ([]Figures,
 			continue
 		}
 		t := clock.Last()
+		measured, predicted := steps[i+1].StartUS-steps[i].StartUS, float64(span.ReadyNS-span.StartNS)/1e3
+		if o.Each != nil {
+			o.Each(JudgedStep{Step: &steps[i], Batch: b, MeasuredUS: measured, PredictedUS: predicted, Time: *t})
+		}
 		all = append(all, judged{
-			step: &steps[i], measured: steps[i+1].StartUS - steps[i].StartUS, predicted: float64(span.ReadyNS-span.StartNS) / 1e3,
+			step: &steps[i], measured: measured, predicted: predicted,
 			kernels: float64(t.KernelsNS) / 1e3, sigma: t.Sigma, decode: b.PrefillChunk == 0, bound: t.Bound,
 		})
 	}
