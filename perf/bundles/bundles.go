@@ -5,7 +5,7 @@
 //	...
 //	table, err := traceloader.New(b, traceloader.Options{})
 //
-// The H200 ones were measured by this module and stand unpacked in perf/H200.
+// The H100 and H200 ones were measured by this module and stand unpacked in perf.
 // The RTX PRO 6000 ones are LLMServingSim 2.0's; see NOTICE. Everything is safe
 // for concurrent use.
 package bundles
