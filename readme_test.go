@@ -22,6 +22,14 @@ func TestREADME(t *testing.T) {
 	})
 }
 
+// So do those of the page on servers.
+func TestServingPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs anew")
+	}
+	doctest.Run(t, "docs/serving.md", doctest.Options{Setup: copyCheckout, Env: goCaches(t)})
+}
+
 func TestExampleBundle(t *testing.T) {
 	doctest.Run(t, "examples/bundle/README.md", doctest.Options{
 		Binaries: map[string]string{"profile": "./cmd/profile", "perfcheck": "./cmd/perfcheck"},
@@ -86,7 +94,7 @@ func TestREADMEProgram(t *testing.T) {
 }
 
 func TestExamples(t *testing.T) {
-	for example, want := range map[string]string{"lookup": "whole step", "bundled": " true\n"} {
+	for example, want := range map[string]string{"lookup": "whole step", "bundled": " true\n", "steptime": "us"} {
 		out, err := exec.Command("go", "run", "./examples/"+example).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v\n%s", example, err, out)

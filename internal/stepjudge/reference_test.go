@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -88,31 +89,82 @@ func TestH200StepFile(t *testing.T) {
 	}
 }
 
-func TestMeasuredH200(t *testing.T) {
-	_, rest := h200Rows(t)
-	table, err := traceloader.Open(h200Bundle, traceloader.Options{Rules: traceloader.Accurate})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, mode := range []string{"graph_sync", "graph_async", "eager_sync"} {
-		figures, err := stepjudge.CompareSteps(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}}, rest[mode])
+// bound are the largest errors, in percent, that a run may show: the documented
+// figures and some room.
+type bound struct {
+	p50, p90, bias      float64 // of all steps
+	ttft, tpot, latency float64
+}
+
+func judge(t *testing.T, table *traceloader.Table, o stepjudge.Options, steps []stepjudge.Step, kvBlocks int, requestsFile string, most bound) {
+	t.Helper()
+	mode := o.Steps.Mode
+	if steps != nil {
+		figures, err := stepjudge.CompareSteps(table, o, steps)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range figures {
 			t.Logf("%s %-12s %5d steps: %.2f/%.2f/%.1f, bias %+.2f, total %+.2f; the run against itself %.2f/%.2f; sum of kernels %+.1f",
 				mode, f.Kind, f.N, f.P50, f.P90, f.P99, f.Bias, f.Total, f.RepeatP50, f.RepeatP90, f.KernelsBiasPc)
+			if f.Kind == stepjudge.KindAll && (f.P50 > most.p50 || f.P90 > most.p90 || math.Abs(f.Bias) > most.bias) {
+				t.Errorf("%s: steps %.2f/%.2f, bias %+.2f, want at most %+v", mode, f.P50, f.P90, f.Bias, most)
+			}
 		}
-		limits := sim.Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16, KVBlocks: 55917}
-		skip := map[string]int{"graph_async": 2}[mode] // they waited for kernels to be compiled, up to 0.4 s
-		requests, err := stepjudge.CompareRequests(table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: traceloader.StepMode(mode)}, SkipRequests: skip}, limits,
-			filepath.Join(h200, "serving", "requests_Llama-3.1-8B_"+mode+".csv"))
-		if err != nil {
-			t.Fatal(err)
+	}
+	limits := sim.Limits{MaxNumBatchedTokens: 2048, MaxNumSeqs: 256, BlockSize: 16, KVBlocks: kvBlocks}
+	requests, err := stepjudge.CompareRequests(table, o, limits, requestsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(requests) != 3 {
+		t.Fatalf("%d figures of requests", len(requests))
+	}
+	for i, f := range requests {
+		t.Logf("%s %s: %.5f s for %.5f s, %+.2f%%; single requests %.1f/%.1f", mode, f.Name, f.Predicted, f.Measured, f.Error, f.P50, f.P90)
+		if limit := []float64{most.ttft, most.tpot, most.latency}[i]; !(math.Abs(f.Error) <= limit) {
+			t.Errorf("%s %s: %+.2f%%, want at most %g", mode, f.Name, f.Error, limit)
 		}
-		for _, f := range requests {
-			t.Logf("%s %s: %.5f s for %.5f s, %+.2f%%; single requests %.1f/%.1f", mode, f.Name, f.Predicted, f.Measured, f.Error, f.P50, f.P90)
+	}
+}
+
+// Goals are 3, 8 and 1.5 for steps, 3 for requests. The eager run's host was
+// disturbed for some seconds (the same batches take twice as long), and the
+// asynchronous run's prefills wait for hosts that pause.
+func TestMeasuredH200(t *testing.T) {
+	_, rest := h200Rows(t)
+	table, err := traceloader.Open(h200Bundle, traceloader.Options{Rules: traceloader.Accurate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, most := range map[traceloader.StepMode]bound{
+		traceloader.GraphSync:  {3, 8, 1.5, 3, 3, 3},
+		traceloader.GraphAsync: {3, 8, 1.5, 7, 3, 3},
+		traceloader.EagerSync:  {3.5, 27, 1.5, 3, 4, 4},
+	} {
+		o := stepjudge.Options{Steps: traceloader.StepOptions{Mode: mode}}
+		if mode == traceloader.GraphAsync {
+			o.SkipRequests = 2 // they waited for kernels to be compiled, up to 0.4 s
 		}
+		judge(t, table, o, rest[string(mode)], 55917, filepath.Join(h200, "serving", "requests_Llama-3.1-8B_"+string(mode)+".csv"), most)
+	}
+}
+
+// An H100 whose steps were measured by this module, and what its server did
+// minutes later. Its host wanders: the same decode steps of one run differ by
+// 1.7/9 (graph_sync) to 4/26% (eager).
+func TestMeasuredH100(t *testing.T) {
+	table, err := traceloader.Open("../../perf/H100/meta-llama/Llama-3.1-8B/bf16", traceloader.Options{Rules: traceloader.Accurate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, most := range map[traceloader.StepMode]bound{
+		traceloader.GraphSync:  {ttft: 3, tpot: 3, latency: 3},
+		traceloader.GraphAsync: {ttft: 11, tpot: 3, latency: 3},
+		traceloader.EagerSync:  {ttft: 9, tpot: 5, latency: 5},
+	} {
+		list := "../../examples/serving/measured/H100_Llama-3.1-8B_" + string(mode) + ".csv"
+		judge(t, table, stepjudge.Options{Steps: traceloader.StepOptions{Mode: mode}}, nil, 28793, list, most)
 	}
 }
 

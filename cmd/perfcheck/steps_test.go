@@ -1,0 +1,185 @@
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/layerprof/layerprof/internal/stepjudge"
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/traceloader"
+)
+
+const measuredSteps = "../../perf/H100/meta-llama/Llama-3.1-8B/bf16"
+
+// writeRun writes a run of an engine whose steps take what the bundle says,
+// times a factor.
+func writeRun(t *testing.T, mode traceloader.StepMode, factor float64) string {
+	t.Helper()
+	table, err := traceloader.Open(measuredSteps, traceloader.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := table.Steps(1, traceloader.StepOptions{Mode: mode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := traceloader.NewStepClock(steps)
+	var text strings.Builder
+	var nowNS int64
+	at := 0.0
+	for i := range 60 {
+		var batch []perfio.Request
+		for k := range 12 {
+			batch = append(batch, perfio.Request{NewTokens: 1, KVHistory: 200*k + i + 1})
+		}
+		if i%20 == 7 {
+			batch = append(batch, perfio.Request{NewTokens: 300})
+		}
+		span, ok := clock.Submit(traceloader.NewBatch(batch), nowNS)
+		if !ok {
+			t.Fatal("no answer")
+		}
+		line, err := json.Marshal(map[string]any{"requests": batch, "start_us": at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&text, "%s\n", line)
+		at += factor * float64(span.ReadyNS-nowNS) / 1e3
+		nowNS = span.ReadyNS
+	}
+	name := filepath.Join(t.TempDir(), "steps.jsonl")
+	if err := os.WriteFile(name, []byte(text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestSteps(t *testing.T) {
+	for _, mode := range []traceloader.StepMode{traceloader.GraphSync, traceloader.GraphAsync, traceloader.EagerSync} {
+		for _, test := range []struct {
+			factor, want float64 // the error in percent
+			status       int
+		}{{1, 0, exitOK}, {1.25, -20, exitProblems}} {
+			each := filepath.Join(t.TempDir(), "each.csv")
+			status, out, errs := call(t, "", "steps", "--bundle", measuredSteps, "--mode", string(mode), "--steps", writeRun(t, mode, test.factor), "--max-error", "3", "--each", each, "--json")
+			if status != test.status {
+				t.Fatalf("%s: status %d, want %d\n%s", mode, status, test.status, errs)
+			}
+			var report stepjudge.Report
+			if err := json.Unmarshal([]byte(out), &report); err != nil {
+				t.Fatal(err)
+			}
+			if report.Mode != string(mode) || len(report.Steps) != 3 || report.Steps[0].N != 57 || report.Steps[2].N != 3 {
+				t.Fatalf("%+v", report)
+			}
+			for _, f := range report.Steps {
+				if d := f.Bias - test.want; d < -0.1 || d > 0.1 {
+					t.Errorf("%s, %s: bias %.2f%%, want %g", mode, f.Kind, f.Bias, test.want)
+				}
+			}
+			file, err := os.Open(each)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			rows, err := csv.NewReader(file).ReadAll()
+			if err != nil || len(rows) != 58 {
+				t.Fatalf("%d rows, %v", len(rows), err)
+			}
+			column := func(row []string, name string) float64 {
+				for i, c := range rows[0] {
+					if c == name {
+						x, _ := strconv.ParseFloat(row[i], 64)
+						return x
+					}
+				}
+				t.Fatalf("no column %s", name)
+				return 0
+			}
+			for _, row := range rows[1:] {
+				e := 100 * (column(row, "predicted_us")/column(row, "measured_us") - 1)
+				if e-test.want > 0.2 || e-test.want < -0.2 || !(column(row, "kernels_us") > 1000) {
+					t.Fatalf("%s: error %.2f%%, want %g: %v", mode, e, test.want, row)
+				}
+			}
+		}
+	}
+}
+
+func TestStepsRequests(t *testing.T) {
+	list := "../../examples/serving/measured/H100_Llama-3.1-8B_graph_async.csv"
+	status, out, errs := call(t, "", "steps", "--bundle", measuredSteps, "--mode", "graph_async", "--requests", list, "--kv-blocks", "28793")
+	if status != exitOK || !strings.Contains(out, "latency          300") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	for _, test := range []struct {
+		args []string
+		want int
+		text string
+	}{
+		{[]string{}, exitUsage, "neither --steps nor --requests"},
+		{[]string{"--steps", "absent.jsonl"}, exitFailed, "no such file"},
+		{[]string{"--requests", list, "--mode", "fast"}, exitUsage, `"fast"`},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--tp", "4"}, exitFailed, "4"},
+	} {
+		status, _, errs := call(t, "", append([]string{"steps", "--bundle", measuredSteps}, test.args...)...)
+		if status != test.want || !strings.Contains(errs, test.text) {
+			t.Errorf("%v: status %d, %q; want %d and %q", test.args, status, errs, test.want, test.text)
+		}
+	}
+}
+
+// A batch as a step of an engine: its parts add up to it.
+func TestQueryStep(t *testing.T) {
+	const batch = `{"requests":[[1,512],[1,512]]}` + "\n"
+	for _, mode := range perfio.StepModes() {
+		status, out, errs := call(t, batch, "query", "--bundle", measuredSteps, "--shots", "-", "--mode", mode, "--json")
+		if status != exitOK {
+			t.Fatalf("%s: status %d: %s", mode, status, errs)
+		}
+		var answer shotAnswer
+		if err := json.Unmarshal([]byte(out), &answer); err != nil {
+			t.Fatal(err)
+		}
+		p := answer.Parts
+		if p == nil || answer.StepNS == nil || p.Mode != mode || p.ForwardNS < p.LaunchNS || p.KernelsNS <= 0 {
+			t.Fatalf("%s: %s", mode, out)
+		}
+		want := p.BeforeNS + p.ForwardNS + p.AfterNS
+		if strings.HasSuffix(mode, "_async") {
+			want = max(p.HostNS, p.DeviceNS)
+		}
+		if *answer.StepNS != want {
+			t.Errorf("%s: %d ns, its parts make %d", mode, *answer.StepNS, want)
+		}
+		if borrowed := answer.Status == "borrowed"; borrowed != (mode == perfio.ModeEagerAsync) {
+			t.Errorf("%s: status %s", mode, answer.Status)
+		}
+	}
+	// Another model's bundle, with the host of this one, and half as deep.
+	one := func(args ...string) (a shotAnswer) {
+		status, out, errs := call(t, batch, append([]string{"query", "--shots", "-", "--json"}, args...)...)
+		if status != exitOK {
+			t.Fatalf("%v: status %d: %s", args, status, errs)
+		}
+		if err := json.Unmarshal([]byte(out), &a); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	qwen := "../../perf/H200/Qwen/Qwen3-32B/bf16"
+	if status, _, errs := call(t, batch, "query", "--bundle", qwen, "--shots", "-", "--mode", "graph_async"); status != exitFailed || !strings.Contains(errs, "was not measured") {
+		t.Errorf("a bundle without step.csv: status %d, %s", status, errs)
+	}
+	whole := one("--bundle", qwen, "--mode", "eager_sync", "--steps-from", measuredSteps)
+	half := one("--bundle", qwen, "--mode", "eager_sync", "--steps-from", measuredSteps, "--depth", "32")
+	if !(*half.StepNS < *whole.StepNS) || half.Status != "borrowed" {
+		t.Errorf("64 blocks %d ns, 32 blocks %d ns, %s", *whole.StepNS, *half.StepNS, half.Status)
+	}
+}
