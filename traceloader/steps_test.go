@@ -275,7 +275,7 @@ func BenchmarkStep(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		steps, err := table.Steps(1, traceloader.StepOptions{})
+		steps, err := table.Steps(1, traceloader.StepOptions{Mode: traceloader.GraphAsync})
 		if err != nil {
 			b.Fatal(err)
 		}
