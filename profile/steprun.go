@@ -353,7 +353,7 @@ func (s *stepRun) checkServing(engine *ServingEngine, spec *ServingSpec) (*recor
 	if was != nil && was.Status == OK && !slices.Contains(x.environmentsFor(was.Env), id) && x.hasSteps(was) {
 		list = differences(was.Fingerprint, engine.Fingerprint)
 	}
-	meta, err := s.readMeta()
+	meta, err := s.metaOnDisk()
 	if err != nil {
 		return nil, err
 	}

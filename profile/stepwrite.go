@@ -1,10 +1,8 @@
 package profile
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -93,25 +91,11 @@ func rowsOf(entry *record, layers int) ([]perfio.StepRow, error) {
 	return rows, in.Err()
 }
 
-// readMeta reads the bundle's meta.yaml; nil where there is none.
-func (r *runner) readMeta() (*perfio.Meta, error) {
-	name := filepath.Join(r.Dir, perfio.MetaFile)
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	meta, err := perfio.ParseMeta(f, name)
-	return meta, errors.Join(err, f.Close())
-}
-
 // stepStatistic says what a row of step.csv holds.
 const stepStatistic = "median of up to 8 steps of the same decodes"
 
 func (r *runner) writeStepMeta(rows []perfio.StepRow, boots map[string][]*StepFacts) error {
-	old, err := r.readMeta()
+	old, err := r.metaOnDisk()
 	if err != nil {
 		return err
 	}

@@ -362,39 +362,45 @@ func TestParentKilled(t *testing.T) {
 		{"with shared memory", holding},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			parent := exec.Command(os.Args[0], c.command...)
-			parent.Env = append(os.Environ(), roleVariable+"=parent")
-			parent.Stderr = os.Stderr
-			out, err := parent.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := parent.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
-			line, err := bufio.NewReader(out).ReadString('\n')
-			if err != nil {
-				t.Fatal(err)
-			}
-			var pid, guard int
-			var tmp string
-			if _, err := fmt.Sscanf(line, "ready %d %d %s", &pid, &guard, &tmp); err != nil {
-				t.Fatalf("%q: %v", line, err)
-			}
-			if len(groupMembers(pid)) == 0 || !isGuard(guard) {
-				t.Fatalf("no worker %d or no guard %d before the kill", pid, guard)
-			}
-			if err := parent.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = parent.Wait()
+			pid, guard, tmp, _ := killParent(t, "parent", 1, nil, c.command...)
 			nothingLeft(t, pid, guard, tmp, 5*time.Second)
 			if _, err := os.Stat(segment); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s is left behind: %v", segment, err)
 			}
 		})
 	}
+}
+
+// killParent starts this program in the role of a worker's parent, kills it -9
+// once the worker has so many processes, and says what the parent told of it.
+func killParent(t *testing.T, role string, processes int, env []string, args ...string) (pid, guard int, tmp, rest string) {
+	t.Helper()
+	parent := exec.Command(os.Args[0], args...)
+	parent.Env = append(append(os.Environ(), roleVariable+"="+role), env...)
+	parent.Stderr = os.Stderr
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := fmt.Sscanf(line, "ready %d %d %s %s", &pid, &guard, &tmp, &rest); n < 3 {
+		t.Fatalf("%q: %v", line, err)
+	}
+	if members := groupMembers(pid); len(members) < processes || !isGuard(guard) {
+		t.Fatalf("found the processes %v and a guard: %v, expected %d of worker %d", members, isGuard(guard), processes, pid)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	return pid, guard, tmp, rest
 }
 
 func TestBootsLeaveNothing(t *testing.T) {

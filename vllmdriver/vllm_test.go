@@ -3,12 +3,10 @@
 package vllmdriver
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -233,32 +231,7 @@ func TestVLLMBrokenImport(t *testing.T) {
 }
 
 func TestVLLMParentKilled(t *testing.T) {
-	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), roleVariable+"=parent", "LAYERPROF_VLLM_PYTHON="+vllmPython(t))
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pid, guard int
-	var tmp string
-	if _, err := fmt.Sscanf(line, "ready %d %d %s", &pid, &guard, &tmp); err != nil {
-		t.Fatalf("%q: %v", line, err)
-	}
-	if len(groupMembers(pid)) == 0 {
-		t.Fatal("no worker before the kill")
-	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait()
+	pid, guard, tmp, _ := killParent(t, "parent", 1, []string{"LAYERPROF_VLLM_PYTHON=" + vllmPython(t)})
 	began := time.Now()
 	nothingLeft(t, pid, guard, tmp, 5*time.Second)
 	t.Logf("nothing left %v after the parent was killed", time.Since(began).Round(10*time.Millisecond))

@@ -3,12 +3,10 @@
 package vllmdriver
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -289,32 +287,8 @@ func playParentOfRanks() {
 }
 
 func TestVLLMRealTPParentKilled(t *testing.T) {
-	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), roleVariable+"=parent of ranks", "LAYERPROF_VLLM_PYTHON="+ranksOptions(t).Python)
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = parent.Process.Kill(); _ = parent.Wait() }()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pid, guard int
-	var tmp, names string
-	if _, err := fmt.Sscanf(line, "ready %d %d %s %s", &pid, &guard, &tmp, &names); err != nil {
-		t.Fatalf("%q: %v", line, err)
-	}
-	if len(groupMembers(pid)) < 3 {
-		t.Fatalf("found the processes %v, expected a worker and two ranks", groupMembers(pid))
-	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait()
+	// A worker and two ranks.
+	pid, guard, tmp, names := killParent(t, "parent of ranks", 3, []string{"LAYERPROF_VLLM_PYTHON=" + ranksOptions(t).Python})
 	began := time.Now()
 	nothingLeft(t, pid, guard, tmp, 10*time.Second)
 	wantGone(t, strings.Split(names, ","))
