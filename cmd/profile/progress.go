@@ -60,6 +60,14 @@ func (p *part) rate() float64 {
 	return float64(p.done-p.from) / elapsed
 }
 
+// measuredUnits names what a category counts.
+func measuredUnits(c profile.Category) string {
+	if c == profile.Step {
+		return "workloads"
+	}
+	return "shots"
+}
+
 // left is the time that the rest takes at that rate, as text.
 func (p *part) left() string {
 	rate := p.rate()
@@ -71,7 +79,11 @@ func (p *part) left() string {
 
 func (p *part) line() string {
 	text := fmt.Sprintf("%s %d/%d", p.title(), p.done, p.total)
-	if p.rate() > 0 {
+	switch {
+	case p.rate() <= 0:
+	case p.category == profile.Step: // a few workloads of many seconds
+		text += fmt.Sprintf(", %s left", p.left())
+	default:
 		text += fmt.Sprintf(", %.1f shots/s, %s left", p.rate(), p.left())
 	}
 	if p.shape != "" {
@@ -212,7 +224,7 @@ func (p *lineProgress) observe(e profile.Event) {
 	}
 	switch e.Kind {
 	case profile.EventPlanned:
-		p.print(fmt.Sprintf("tp%d %s: %d shots, %d measured already", e.TP, e.Category, e.Total, e.Done))
+		p.print(fmt.Sprintf("tp%d %s: %d %s, %d measured already", e.TP, e.Category, e.Total, measuredUnits(e.Category), e.Done))
 	case profile.EventCategory:
 		p.print(fmt.Sprintf("tp%d %s: %d of %d measured%s", e.TP, e.Category, e.Done, e.Total, at.troubles()))
 	default:
