@@ -131,7 +131,10 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 		if t.options.Lenient {
 			return s, nil
 		}
-		return Steps{}, fmt.Errorf("traceloader: steps: tp%d: mode %s was not measured: found %v in step.csv", tp, o.Mode, from.StepModes(tp))
+		if have := from.StepModes(tp); len(have) > 0 {
+			return Steps{}, fmt.Errorf("traceloader: steps: tp%d: mode %s was not measured: found %v in step.csv", tp, o.Mode, have)
+		}
+		return Steps{}, fmt.Errorf("traceloader: steps: tp%d: mode %s was not measured: found no step.csv; StepOptions.From takes that of another bundle of the same host and GPU", tp, o.Mode)
 	}
 	// The terms relate measured steps to the layers of the bundle they were
 	// measured beside.
