@@ -9,15 +9,33 @@ import (
 )
 
 func stepRows(file *tpTable, mode StepMode) (rows []perfio.StepRow) {
-	if file == nil {
-		return nil
-	}
 	for _, r := range file.steps {
 		if StepMode(r.Mode) == mode {
 			rows = append(rows, r)
 		}
 	}
 	return rows
+}
+
+// findSteps finds the rows of a mode at a tp, or what stands in for them, which is
+// not its own: those of the synchronous mode; at any degree, those of another,
+// since a host does the same for a rank of each.
+func (t *Table) findSteps(tp int, mode StepMode, anyDegree bool) (file *tpTable, rows []perfio.StepRow, own bool) {
+	for _, m := range []StepMode{mode, mode.sync()} {
+		degrees := []int{tp}
+		if anyDegree {
+			degrees = append(degrees, t.TPs()...)
+		}
+		for _, degree := range degrees {
+			if file = t.tp(degree); file == nil {
+				continue
+			}
+			if rows = stepRows(file, m); len(rows) > 0 {
+				return file, rows, m == mode && degree == tp
+			}
+		}
+	}
+	return nil, nil, false
 }
 
 // fitSteps fits the terms of one mode, depth by depth. An asynchronous mode may

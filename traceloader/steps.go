@@ -17,8 +17,9 @@ type StepOptions struct {
 	// Depth is the number of decoder blocks; 0: the model config's.
 	Depth int
 	// From is a table whose step.csv is used, where this one has none: a bundle
-	// of the same host, GPU and engine release, whatever its model. Nil: this
-	// one's.
+	// of the same host, GPU and engine release, whatever its model and degree;
+	// this table itself, for a degree without steps. Nil: this one's, of the
+	// degree that is asked for.
 	From *Table
 	// Pauses adds to each step its share of the host's pauses. Without it a step
 	// is the typical one, which most steps are near to; with it sums over many
@@ -117,15 +118,9 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 	if o.From != nil {
 		from, s.status = o.From, Borrowed
 	}
-	file := from.tp(tp)
-	if o.From != nil && file == nil {
-		file = from.tp(from.TPs()[0])
-	}
-	rows := stepRows(file, o.Mode)
-	if len(rows) == 0 {
-		if rows = stepRows(file, o.Mode.sync()); len(rows) > 0 {
-			s.status = Borrowed
-		}
+	file, rows, own := from.findSteps(tp, o.Mode, o.From != nil)
+	if !own {
+		s.status = Borrowed
 	}
 	if len(rows) == 0 {
 		if t.options.Lenient {
@@ -138,13 +133,13 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 	}
 	// The terms relate measured steps to the layers of the bundle they were
 	// measured beside.
-	own := walk
+	beside := walk
 	if o.From != nil {
-		if own, err = from.Walk(file.degree); err != nil {
+		if beside, err = from.Walk(file.degree); err != nil {
 			return Steps{}, fmt.Errorf("traceloader: steps: from: %w", err)
 		}
 	}
-	terms, err := fitSteps(own, o.Mode, rows)
+	terms, err := fitSteps(beside, o.Mode, rows)
 	if err != nil {
 		return Steps{}, err
 	}

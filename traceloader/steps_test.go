@@ -2,6 +2,7 @@ package traceloader_test
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -171,6 +172,36 @@ func TestStepsBorrowed(t *testing.T) {
 	y, _ := own.Estimate(b)
 	if x.LatencyNS != y.LatencyNS || x.Status != traceloader.Borrowed {
 		t.Errorf("borrowed %+v, own %+v", x, y)
+	}
+}
+
+// A degree without steps takes those of another one only where it is told to.
+func TestStepsOfAnotherDegree(t *testing.T) {
+	table, err := traceloader.Open("../perf/H200/meta-llama/Llama-3.1-8B/bf16", traceloader.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Steps(2, traceloader.StepOptions{Mode: traceloader.GraphSync}); err == nil || !strings.Contains(err.Error(), "found no step.csv") {
+		t.Errorf("tp2 has no steps: %v", err)
+	}
+	one, err := table.Steps(1, traceloader.StepOptions{Mode: traceloader.GraphSync})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := table.Steps(2, traceloader.StepOptions{Mode: traceloader.GraphSync, From: table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := traceloader.NewBatch(decodes(16, 512))
+	var x, y traceloader.StepTime
+	if !one.Time(b, &x) || !two.Time(b, &y) {
+		t.Fatal("no answer")
+	}
+	if e, _ := two.Estimate(b); e.Status != traceloader.Borrowed {
+		t.Errorf("status %s, want borrowed", e.Status)
+	}
+	if x.BeforeNS != y.BeforeNS || x.AfterNS != y.AfterNS || y.PaddedTokens != 16 || !(y.KernelsNS < x.KernelsNS) {
+		t.Errorf("tp1 %+v, tp2 %+v: want the same host and shorter kernels", x, y)
 	}
 }
 
