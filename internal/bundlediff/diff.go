@@ -10,8 +10,10 @@
 package bundlediff
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/layerprof/layerprof/internal/tidy"
 	"github.com/layerprof/layerprof/perfio"
@@ -50,7 +52,8 @@ const (
 	partShare  = 0.10
 	// maxSigma caps the noise: repeated shots of measured bundles scatter by
 	// less than 4% even at 2 us. More comes of neighbours that are far apart, as
-	// in a lean plan, whose ratios differ for reasons of their own.
+	// in a lean plan, whose ratios differ for reasons of their own. Whole steps
+	// have a host in them, which knows no such bound.
 	maxSigma = 0.05
 )
 
@@ -163,6 +166,7 @@ func Compare(a, b *perfio.Bundle, o Options) *Result {
 			out.Exceeded++
 		}
 	}
+	all = slices.DeleteFunc(all, func(c RowChange) bool { return c.Ratio == 1 })
 	slices.SortStableFunc(all, func(x, y RowChange) int {
 		return -compareFloat(math.Abs(math.Log(x.Ratio)), math.Abs(math.Log(y.Ratio)))
 	})
@@ -180,10 +184,19 @@ func compareFloat(a, b float64) int {
 	return 0
 }
 
+// rowsOf are the times that are compared: of a whole step itself and the device's
+// forward in it. The host's parts move among each other, and are a few
+// microseconds each.
+func rowsOf(b *perfio.Bundle) []tidy.Row {
+	return slices.DeleteFunc(tidy.Rows(b), func(r tidy.Row) bool {
+		return r.Table == "step" && r.Case != tidy.CaseStep && r.Case != tidy.CaseForward
+	})
+}
+
 // join pairs the rows of both, by layer in A's order.
 func join(a, b *perfio.Bundle) (layers []layerKey, pairs map[layerKey][]pair, missing []Missing) {
 	pairs = map[layerKey][]pair{}
-	rowsA, rowsB := tidy.Rows(a), tidy.Rows(b)
+	rowsA, rowsB := rowsOf(a), rowsOf(b)
 	inB := make(map[tidy.Key]*tidy.Row, len(rowsB))
 	hasB := map[layerKey]bool{}
 	for i := range rowsB {
@@ -314,7 +327,8 @@ func judge(regime string, list []pair, sigma, floor, maxChange float64) (Group, 
 }
 
 // scatter is the noise of a single log ratio, from neighbours that differ in
-// the innermost key only, at most maxSigma; NaN with fewer than minRows of them.
+// the innermost key only (whole steps: that follow one another), at most maxSigma;
+// NaN with fewer than minRows of them.
 func scatter(list []pair) float64 {
 	var steps []float64
 	for i := 1; i < len(list); i++ {
@@ -327,7 +341,11 @@ func scatter(list []pair) float64 {
 	}
 	slices.Sort(steps)
 	// 1.4826 makes a deviation of a median; a step holds two rows' noise.
-	return min(maxSigma, 1.4826*quantile(steps, 0.5)/math.Sqrt2)
+	sigma := 1.4826 * quantile(steps, 0.5) / math.Sqrt2
+	if list[0].a.Table != "step" {
+		sigma = min(sigma, maxSigma)
+	}
+	return sigma
 }
 
 func neighbours(a, b tidy.Key) bool {
@@ -347,6 +365,8 @@ func neighbours(a, b tidy.Key) bool {
 		a.ActivatedExperts = b.ActivatedExperts
 	case "skew": // cases of one shape and file line, or the next line's
 		a.Case, a.KVDecode, a.NB, a.KVS, a.KVBig = b.Case, b.KVDecode, b.NB, b.KVS, b.KVBig
+	case "step":
+		return a.Layer == b.Layer && a.Case == b.Case && a.Step.Depth == b.Step.Depth
 	}
 	return a == b
 }
@@ -372,6 +392,16 @@ func facts(a, b *perfio.Meta) []Fact {
 	} {
 		if x, y := a.Text(path...), b.Text(path...); x != y {
 			out = append(out, Fact{path[len(path)-1], x, y})
+		}
+	}
+	for _, degree := range a.TPDegrees() {
+		for _, mode := range perfio.StepModes() {
+			for _, key := range []string{"graph_mode", "model_runner", "vllm_version", "cpu"} {
+				path := []string{"steps", "per_tp", strconv.Itoa(degree), mode, key}
+				if x, y := a.Text(path...), b.Text(path...); x != "" && y != "" && x != y {
+					out = append(out, Fact{fmt.Sprintf("steps of tp%d, %s: %s", degree, mode, key), x, y})
+				}
+			}
 		}
 	}
 	return out
