@@ -2,7 +2,7 @@
 "use strict";
 // Everything from a bundle is put in place as text: no markup is made of it.
 const D = JSON.parse(document.getElementById("data").textContent);
-for (const key of ["axes", "curves", "grids", "judged", "alphas", "skews", "drifts", "findings"]) D[key] = D[key] || [];
+for (const key of ["axes", "curves", "grids", "judged", "alphas", "skews", "drifts", "steps", "findings"]) D[key] = D[key] || [];
 const colors = ["--a", "--b", "--c", "--d"];
 const dashes = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -55,7 +55,9 @@ function tableBehind(host, title, make) {
 
 // Ticks of a logarithmic axis: 1, 2 and 5, or more where the range is short.
 function logTicks(low, high) {
-  const steps = high / low > 2000 ? [1] : high / low > 6 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9];
+  const every = (part) => Array.from({ length: 9 * part }, (_, k) => 1 + k / part);
+  const ratio = high / low;
+  const steps = ratio > 2000 ? [1] : ratio > 6 ? [1, 2, 5] : ratio > 2.5 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9] : every(ratio > 1.4 ? 2 : 10);
   const ticks = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
     for (const s of steps) {
@@ -541,6 +543,74 @@ function skews() {
   }
 }
 
+// Whole steps, the modes of a bundle in one plot.
+const modeColors = { graph_sync: "--a", graph_async: "--b", eager_sync: "--c", eager_async: "--d" };
+function steps() {
+  const host = byId("stepplots");
+  if (!host) return;
+  const groups = new Map();
+  for (const s of D.steps) {
+    const key = [s.bundle, s.tp, s.depth].join(" ");
+    groups.set(key, (groups.get(key) || []).concat(s));
+  }
+  const legend = (modes, mark, more) => el("ul", { class: "legend" }, ...modes.map((mode) => { const i = el("span", {}, mark); i.style.color = "var(" + modeColors[mode] + ")"; return el("li", {}, i, mode); }), ...(more ? [el("li", {}, more)] : []));
+  const body = el("div", { class: "figures" });
+  host.append(body);
+  for (const list of groups.values()) {
+    const name = who(list[0]) + ", " + list[0].depth + " layers";
+    decodeSteps(body, list.filter((s) => (s.decodes || []).length), name, legend);
+    prefillSteps(body, list.filter((s) => (s.lines || []).length), name, legend);
+  }
+}
+function decodeSteps(body, list, name, legend) {
+  if (!list.length) return;
+  const x = unionX(list.map((s) => s.decodes)), sizes = unique(list.flatMap((s) => s.sizes || [])).sort((p, q) => p - q);
+  const at = list.map((s) => new Map(s.decodes.map((n, i) => [n, i])));
+  const pick = (k, key) => x.map((n) => (at[k].has(n) ? list[k][key][at[k].get(n)] : null));
+  const forward = list.some((s) => s.forward_us.some((v) => v !== null));
+  const series = list.flatMap((s, k) => [{ label: s.mode, color: modeColors[s.mode], y: pick(k, "us"), points: false, marks: x.map((n, i) => ((s.marks || []).includes(at[k].get(n)) ? i : -1)).filter((i) => i >= 0) }]
+    .concat(forward ? [{ label: s.mode + " forward", color: modeColors[s.mode], y: pick(k, "forward_us"), dash: [4, 3], width: 1, points: false }] : []));
+  const figure = el("figure", { class: "steps" }, el("figcaption", {}, name + ": decodes ", el("small", {}, "the median step" + (forward ? "; dashed, the device's forward" : ""))));
+  body.append(figure);
+  figure.append(legend(list.map((s) => s.mode), "━ "));
+  const spread = (k, i) => { const j = at[k].get(x[i]); return j === undefined ? "" : " (" + num(list[k].low_us[j], 4) + "…" + num(list[k].high_us[j], 4) + ")"; };
+  draw(figure, {
+    label: name + ", time of a decode step over the number of decodes", x: x, series: series, xLabel: "n_decode", yLabel: "µs", yLog: true, height: 280,
+    over: (u) => { // captured sizes
+      const c = u.ctx, bottom = u.bbox.top + u.bbox.height;
+      c.save(); c.strokeStyle = css("--muted"); c.lineWidth = devicePixelRatio; c.setLineDash([]); c.beginPath();
+      for (const n of sizes) {
+        if (n < u.scales.x.min || n > u.scales.x.max) continue;
+        const left = u.valToPos(n, "x", true);
+        c.moveTo(left, bottom); c.lineTo(left, bottom - 8 * devicePixelRatio);
+      }
+      c.stroke(); c.restore();
+    },
+    read: (i) => [b("n_decode " + x[i]), ": "].concat(joined(list.map((s, k) => [k, at[k].get(x[i])]).filter(([k, j]) => j !== undefined).map(([k, j]) => [list[k].mode + " ", b(num(list[k].us[j], 5) + " µs"), spread(k, i) + (list[k].forward_us[j] === null ? "" : ", forward " + num(list[k].forward_us[j], 5) + " µs")]))),
+    table: () => ({
+      columns: ["n_decode"].concat(list.flatMap((s) => [s.mode + ", µs", "p10", "p90", "forward, µs", "steps"])),
+      rows: x.map((n) => [n].concat(list.flatMap((s, k) => { const j = at[k].get(n); return j === undefined ? [null, null, null, null, null] : [s.us[j], s.low_us[j], s.high_us[j], s.forward_us[j], s.counts[j]]; }))),
+    }),
+  });
+}
+function prefillSteps(body, list, name, legend) {
+  if (!list.length) return;
+  const points = list.flatMap((s, k) => s.lines.map((_, i) => [k, i])).filter(([k, i]) => list[k].prefill_us[i] !== null).sort((p, q) => list[p[0]].tokens[p[1]] - list[q[0]].tokens[q[1]]);
+  if (!points.length) return;
+  const series = list.map((s, k) => ({
+    label: s.mode, color: modeColors[s.mode], width: 0, y: points.map(([p, i]) => (p === k ? s.prefill_us[i] : null)),
+    marks: points.map(([p, i], n) => (p === k && (s.prefill_marks || []).includes(i) ? n : -1)).filter((n) => n >= 0),
+  }));
+  const figure = el("figure", { class: "steps" }, el("figcaption", {}, name + ": with a prefill ", el("small", {}, points.length + " rows")));
+  body.append(figure);
+  figure.append(legend(list.map((s) => s.mode), "○ "));
+  draw(figure, {
+    label: name + ", time of a step with a prefill over its tokens", x: points.map(([k, i]) => Math.max(1, list[k].tokens[i])), series: series, cloud: true, xLog: true, yLog: true, xLabel: "tokens of the step", yLabel: "µs", height: 280,
+    read: (n) => { const [k, i] = points[n], s = list[k]; return [s.mode + ", line " + s.lines[i] + ": " + s.tokens[i] + " tokens, " + s.beside[i] + " decodes beside, ", b(num(s.prefill_us[i], 5) + " µs"), s.prefill_forward_us[i] === null ? "" : ", forward " + num(s.prefill_forward_us[i], 5) + " µs"]; },
+    table: () => ({ columns: ["mode", "line of step.csv", "tokens", "decodes", "step, µs", "forward, µs"], rows: points.map(([k, i]) => { const s = list[k]; return [s.mode, s.lines[i], s.tokens[i], s.beside[i], s.prefill_us[i], s.prefill_forward_us[i]]; }) }),
+  });
+}
+
 // Anchors over the run.
 function drifts() {
   const host = byId("drifts");
@@ -607,6 +677,7 @@ document.querySelectorAll(".grids").forEach(grids);
 judged();
 alphas();
 skews();
+steps();
 drifts();
 links();
 themes();
