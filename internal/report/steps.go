@@ -75,7 +75,7 @@ func (p *page) addSteps(i int, b *perfio.Bundle, found []lint.Finding) {
 		}
 		marks := markedLines(found, tp.Degree, "step")
 		for _, k := range groups {
-			s := newStepData(tp, lines[k], marks, v)
+			s := newStepData(tp, k, lines[k], marks, v)
 			s.Bundle, s.TP, s.Mode, s.Depth, s.Sizes = i, tp.Degree, k.mode, k.depth, b.Meta.CaptureSizes(tp.Degree, k.mode)
 			if !p.spend(i, 4*len(s.Decodes)+2*len(s.Tokens)) {
 				v.leaveOut("whole steps: the page is full")
@@ -87,38 +87,23 @@ func (p *page) addSteps(i int, b *perfio.Bundle, found []lint.Finding) {
 	}
 }
 
-func newStepData(tp *perfio.TP, rows []int, marks map[int]bool, v *bundleView) stepData {
+func newStepData(tp *perfio.TP, k stepGroup, rows []int, marks map[int]bool, v *bundleView) stepData {
 	var s stepData
-	decodes := map[int][]int{}
-	var prefills []int
-	for _, j := range rows {
-		if r := &tp.Steps[j]; r.NPrefill == 0 {
-			decodes[r.NDecode] = append(decodes[r.NDecode], j)
-		} else {
-			prefills = append(prefills, j)
-		}
-	}
 	marked := func(j int) bool { return marks[j+2] }
-	sizes := slices.Sorted(maps.Keys(decodes))
-	if len(sizes) > maxPoints {
+	decodes := chart.DecodeSteps(tp.Steps, k.mode, k.depth)
+	if len(decodes) > maxPoints {
 		v.leaveOut("whole steps of more than %d numbers of decodes, evenly chosen", maxPoints)
-		sizes = thin(sizes, maxPoints, nil)
+		decodes = thin(decodes, maxPoints, nil)
 	}
-	for _, n := range sizes {
-		var step, forward []weighted
-		count := 0
-		for _, j := range decodes[n] {
-			r := &tp.Steps[j]
-			count += r.Steps
-			step, forward = append(step, weighted{r.StepUS, r.Steps}), append(forward, weighted{r.DeviceForwardUS, r.Steps})
-		}
-		if slices.ContainsFunc(decodes[n], marked) {
+	for _, d := range decodes {
+		if slices.ContainsFunc(d.Rows, marked) {
 			s.Marks = append(s.Marks, len(s.Decodes))
 		}
-		s.Decodes, s.Counts = append(s.Decodes, n), append(s.Counts, count)
-		s.US, s.Forward = append(s.US, shortOrAbsent(weightedQuantile(step, 0.5))), append(s.Forward, shortOrAbsent(weightedQuantile(forward, 0.5)))
-		s.LowUS, s.HighUS = append(s.LowUS, shortOrAbsent(weightedQuantile(step, 0.1))), append(s.HighUS, shortOrAbsent(weightedQuantile(step, 0.9)))
+		s.Decodes, s.Counts = append(s.Decodes, d.NDecode), append(s.Counts, d.Steps)
+		s.US, s.Forward = append(s.US, shortOrAbsent(d.US)), append(s.Forward, shortOrAbsent(d.ForwardUS))
+		s.LowUS, s.HighUS = append(s.LowUS, shortOrAbsent(d.P10)), append(s.HighUS, shortOrAbsent(d.P90))
 	}
+	prefills := slices.DeleteFunc(slices.Clone(rows), func(j int) bool { return tp.Steps[j].NPrefill == 0 })
 	if len(prefills) > maxScatter {
 		v.leaveOut("whole steps with a prefill beyond %d of a mode, evenly chosen", maxScatter)
 		prefills = thin(prefills, maxScatter, marked)
@@ -140,29 +125,6 @@ func shortOrAbsent(us float64) float64 {
 		return us
 	}
 	return short(us)
-}
-
-// weighted is a value that stands for so many.
-type weighted struct {
-	value float64
-	n     int
-}
-
-// weightedQuantile is the least value that a share q of all does not exceed; NaN,
-// as values that are absent, where there is none.
-func weightedQuantile(list []weighted, q float64) float64 {
-	list = slices.DeleteFunc(slices.Clone(list), func(w weighted) bool { return math.IsNaN(w.value) })
-	slices.SortFunc(list, func(a, b weighted) int { return cmp.Compare(a.value, b.value) })
-	all, below := 0.0, 0.0
-	for _, w := range list {
-		all += float64(w.n)
-	}
-	for _, w := range list {
-		if below += float64(w.n); below >= q*all {
-			return w.value
-		}
-	}
-	return math.NaN()
 }
 
 // addStepModes says how the engine ran the steps of each mode.

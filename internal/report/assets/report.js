@@ -110,6 +110,7 @@ function draw(host, spec) {
     c.save();
     c.lineWidth = 2 * devicePixelRatio;
     c.strokeStyle = css("--ring");
+    c.setLineDash([]); // the last series' is still set
     spec.series.forEach((s) => (s.marks || []).forEach((i) => {
       if (s.y[i] === null || s.y[i] === undefined) return;
       c.beginPath();
@@ -554,9 +555,9 @@ function steps() {
     groups.set(key, (groups.get(key) || []).concat(s));
   }
   const legend = (modes, mark, more) => el("ul", { class: "legend" }, ...modes.map((mode) => { const i = el("span", {}, mark); i.style.color = "var(" + modeColors[mode] + ")"; return el("li", {}, i, mode); }), ...(more ? [el("li", {}, more)] : []));
-  const body = el("div", { class: "figures" });
-  host.append(body);
   for (const list of groups.values()) {
+    const body = el("div", { class: "pair" });
+    host.append(body);
     const name = who(list[0]) + ", " + list[0].depth + " layers";
     decodeSteps(body, list.filter((s) => (s.decodes || []).length), name, legend);
     prefillSteps(body, list.filter((s) => (s.lines || []).length), name, legend);
