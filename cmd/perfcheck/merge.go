@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +27,8 @@ func newMergeCommand() *cobra.Command {
 		Long: "Merge writes a bundle with the tables, degrees and rows of all parts into a folder that must not exist. Parts\n" +
 			"that were measured differently (other limits, versions, devices) are refused. Rows that several parts hold\n" +
 			"must agree within the noise: where they do not, they are listed, nothing is written and the exit status is 5,\n" +
-			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay behind.\n\n" +
+			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay\n" +
+			"behind, which is said.\n\n" +
 			"What profile run --shard measured is put together from the shards' journals: those of BUNDLE in their place,\n" +
 			"or those of several folders into --output. For each shard merge says how long its anchors took by those of the\n" +
 			"others. Where one differs by more than --max-shard-ratio, or shots are missing, nothing is written and the exit\n" +
@@ -101,5 +104,43 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 	for _, note := range merged.Notes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %s\n", note)
 	}
+	for _, path := range args {
+		names, err := otherFiles(path)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: left behind: %s\n", name)
+		}
+	}
 	return perfio.WriteBundle(output, merged.Bundle)
+}
+
+// otherFiles are a bundle's files that are no table of it, those of a run's
+// journal aside.
+func otherFiles(path string) ([]string, error) {
+	source, done, err := openSource(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	known := []string{perfio.MetaFile, perfio.BatchesFile}
+	for _, table := range perfio.Schema() {
+		known = append(known, table.File)
+	}
+	var names []string
+	err = fs.WalkDir(source.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.HasPrefix(d.Name(), ".") && name != ".":
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case !d.IsDir() && !slices.Contains(known, d.Name()):
+			names = append(names, path+"/"+name)
+		}
+		return nil
+	})
+	return names, err
 }
