@@ -55,8 +55,7 @@ func newMergeCommand() *cobra.Command {
 				}
 			}
 			if !slices.ContainsFunc(args, func(path string) bool { return !profile.HasShards(path) }) {
-				use := func(file string) bool { return !slices.Contains(without, file) }
-				done, err := mergeShards(cmd, args, output, profile.MergeOptions{Limit: ratio, Partial: partial, Use: use})
+				done, err := mergeShards(cmd, args, output, profile.MergeOptions{Limit: ratio, Partial: partial, Without: without})
 				if done || err != nil {
 					return err
 				}

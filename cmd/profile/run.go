@@ -101,7 +101,7 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 		return err
 	}
 	var groups [][]string
-	if f.GPUs != "" {
+	if f.GPUs != "" || cmd.Flags().Changed("gpus") {
 		if shard.Count > 0 {
 			return usageErrorf("gpus and shard: only one of the two divides a plan")
 		}
