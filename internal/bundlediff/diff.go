@@ -184,19 +184,10 @@ func compareFloat(a, b float64) int {
 	return 0
 }
 
-// rowsOf are the times that are compared: of a whole step itself and the device's
-// forward in it. The host's parts move among each other, and are a few
-// microseconds each.
-func rowsOf(b *perfio.Bundle) []tidy.Row {
-	return slices.DeleteFunc(tidy.Rows(b), func(r tidy.Row) bool {
-		return r.Table == "step" && r.Case != tidy.CaseStep && r.Case != tidy.CaseForward
-	})
-}
-
 // join pairs the rows of both, by layer in A's order.
 func join(a, b *perfio.Bundle) (layers []layerKey, pairs map[layerKey][]pair, missing []Missing) {
 	pairs = map[layerKey][]pair{}
-	rowsA, rowsB := rowsOf(a), rowsOf(b)
+	rowsA, rowsB := tidy.Rows(a), tidy.Rows(b)
 	inB := make(map[tidy.Key]*tidy.Row, len(rowsB))
 	hasB := map[layerKey]bool{}
 	for i := range rowsB {

@@ -27,14 +27,19 @@ func WriteHeader(w io.Writer) error {
 	return c.Error()
 }
 
-// WriteCSV writes one line for each time of the bundle, without a header. time_us
-// stands as in the bundle: divide it by runs (empty: not known) for one run.
+// WriteCSV writes one line for each time of the bundle, whole steps last and with
+// all of their parts, without a header. time_us stands as in the bundle: divide it
+// by runs (empty: not known) for one run.
 func WriteCSV(w io.Writer, b *perfio.Bundle) error {
 	c := csv.NewWriter(w)
+	write := func(r Row) { _ = c.Write(r.record(b.Meta)) } // Error has the first
 	for _, r := range Rows(b) {
-		if err := c.Write(r.record(b.Meta)); err != nil {
-			return err
+		if r.Table != "step" {
+			write(r)
 		}
+	}
+	for i := range b.TPs {
+		eachStep(&b.TPs[i], write)
 	}
 	c.Flush()
 	return c.Error()

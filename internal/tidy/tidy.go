@@ -81,11 +81,12 @@ func (r *Row) PerCallUS() float64 {
 }
 
 // Rows lists the tables of a bundle that was read strictly (not Lenient: then
-// the lines would not be those of the file), in the order of the files.
+// the lines would not be those of the file), in the order of the files; of
+// step.csv the times CaseStep and CaseForward.
 func Rows(b *perfio.Bundle) []Row {
 	n := 0
 	for _, tp := range b.TPs {
-		n += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + 3*len(tp.Skew) + len(tp.Collectives) + stepTimes*len(tp.Steps)
+		n += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + 3*len(tp.Skew) + len(tp.Collectives) + 2*len(tp.Steps)
 	}
 	out := make([]Row, 0, n) // a million rows are not to be copied as they come
 	for i := range b.TPs {
@@ -145,23 +146,33 @@ func StepKeyOf(degree int, r *perfio.StepRow) Key {
 		Step: StepKey{Depth: r.Layers, NPrefill: r.NPrefill, Admitted: r.Admitted, Finished: r.Finished}}
 }
 
-// stepTimes is about how many times a row of step.csv holds.
-const stepTimes = 15
-
-func appendSteps(out []Row, tp *perfio.TP) []Row {
+// eachStep hands over all times of step.csv, row by row.
+func eachStep(tp *perfio.TP, do func(Row)) {
 	seen := map[Key]int{}
 	for i := range tp.Steps {
 		r := &tp.Steps[i]
 		key := StepKeyOf(tp.Degree, r)
-		key.Step.Repeat = seen[key]
-		seen[StepKeyOf(tp.Degree, r)]++
+		repeat := seen[key]
+		seen[key]++
+		key.Step.Repeat = repeat
 		for name, us := range r.Times() {
 			if !math.IsNaN(us) {
 				key.Case = name
-				out = append(out, Row{Key: key, TimeUS: us, Runs: 1, Line: i + 2, StepRow: r})
+				do(Row{Key: key, TimeUS: us, Runs: 1, Line: i + 2, StepRow: r})
 			}
 		}
 	}
+}
+
+// appendSteps lists the step itself and the device's forward in it: the host's
+// parts, up to thirteen more, move among each other and are a few microseconds
+// each.
+func appendSteps(out []Row, tp *perfio.TP) []Row {
+	eachStep(tp, func(r Row) {
+		if r.Case == CaseStep || r.Case == CaseForward {
+			out = append(out, r)
+		}
+	})
 	return out
 }
 
