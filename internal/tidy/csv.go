@@ -69,6 +69,6 @@ func (r *Row) record(m *perfio.Meta) []string {
 		number(batch, r.PrefillChunk), number(batch, r.KVPrefill), number(batch, r.NDecode), kvDecode,
 		r.Case, number(skew, r.NB), number(skew || step, r.KVS), number(skew || step, r.KVBig),
 		r.Collective, number(r.Table == "collectives", r.Bytes),
-		number(step, r.Step.Depth), graph, number(step, padded), number(step, r.Step.NPrefill), number(step, r.Step.Admitted), number(step, r.Step.Finished), number(step, behind),
+		number(step, int(r.Step.Depth)), graph, number(step, padded), number(step, int(r.Step.NPrefill)), number(step, int(r.Step.Admitted)), number(step, int(r.Step.Finished)), number(step, behind),
 		strconv.FormatFloat(r.TimeUS, 'g', -1, 64), number(r.Runs > 0, r.Runs), r.File(), strconv.Itoa(r.Line)}
 }

@@ -50,11 +50,12 @@ type Key struct {
 
 // StepKey is what else a whole step's batch is told apart by. What the engine
 // makes of it (padding, graphs) is not: two engines may differ in that.
+// Its fields are small, since each key of any table has them.
 type StepKey struct {
-	Depth              int // decoder blocks that were booted
-	NPrefill           int
-	Admitted, Finished int
-	Repeat             int // of the rows with this very key, from 0
+	Depth              int32 // decoder blocks that were booted
+	NPrefill           int32
+	Admitted, Finished int32
+	Repeat             int32 // of the rows with this very key, from 0
 }
 
 // Row is one time of a bundle.
@@ -143,12 +144,12 @@ func appendSkew(out []Row, tp *perfio.TP, meta *perfio.Meta) []Row {
 func StepKeyOf(degree int, r *perfio.StepRow) Key {
 	return Key{TP: degree, Table: "step", Layer: r.Mode, PrefillChunk: r.PrefillChunk, KVPrefill: r.KVPrefill, NDecode: r.NDecode,
 		KVDecode: int(math.Round(r.KVDecodeMean)), KVS: r.KVDecodeMin, KVBig: r.KVDecodeMax,
-		Step: StepKey{Depth: r.Layers, NPrefill: r.NPrefill, Admitted: r.Admitted, Finished: r.Finished}}
+		Step: StepKey{Depth: int32(r.Layers), NPrefill: int32(r.NPrefill), Admitted: int32(r.Admitted), Finished: int32(r.Finished)}} // all at most perfio.MaxKey
 }
 
 // eachStep hands over all times of step.csv, row by row.
 func eachStep(tp *perfio.TP, do func(Row)) {
-	seen := map[Key]int{}
+	seen := map[Key]int32{}
 	for i := range tp.Steps {
 		r := &tp.Steps[i]
 		key := StepKeyOf(tp.Degree, r)
