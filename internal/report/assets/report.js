@@ -53,17 +53,22 @@ function tableBehind(host, title, make) {
   host.append(details);
 }
 
-// Ticks of a logarithmic axis: 1, 2 and 5, or more where the range is short.
-function logTicks(low, high) {
-  const every = (part) => Array.from({ length: 9 * part }, (_, k) => 1 + k / part);
-  const ratio = high / low;
-  const steps = ratio > 2000 ? [1] : ratio > 6 ? [1, 2, 5] : ratio > 2.5 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9] : every(ratio > 1.4 ? 2 : 10);
-  const ticks = [];
-  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-    for (const s of steps) {
-      const v = Number((s * Math.pow(10, e)).toPrecision(3));
-      if (v >= low && v <= high) ticks.push(v);
-    }
+// Ticks of a logarithmic axis, at most so many: the finest of these steps that
+// are few enough.
+const every = (part) => Array.from({ length: 9 * part }, (_, k) => 1 + k / part);
+const tickSteps = [every(10), every(2), every(1), [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]];
+function logTicks(low, high, most) {
+  let ticks = [];
+  for (const steps of tickSteps) {
+    ticks = [];
+    for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
+      for (const s of steps) {
+        const v = Number((s * Math.pow(10, e)).toPrecision(3));
+        if (v >= low && v <= high) ticks.push(v);
+      }
+    if (ticks.length <= most) return ticks;
+  }
+  while (ticks.length > most) ticks = ticks.filter((_, k) => k % 2 === 0);
   return ticks;
 }
 function short(v) {
@@ -99,10 +104,7 @@ function draw(host, spec) {
     space: side === 3 ? 26 : 44,
     values: (u, list) => list.map(short),
     ...(log ? { splits: (u, i, low, high) => {
-      let t = logTicks(low, high);
-      const most = side === 3 ? Math.max(2, u.height / 34) : Math.max(2, u.width / 52);
-      while (t.length > most) t = t.filter((v, k) => k % 2 === 0);
-      return t;
+      return logTicks(low, high, Math.max(2, side === 3 ? u.height / 34 : u.width / 52));
     }, filter: (u, t) => t } : {}),
   });
   const ring = (u) => {
