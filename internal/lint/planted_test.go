@@ -304,6 +304,15 @@ func TestStepMeta(t *testing.T) {
 	}
 }
 
+// A bundle of whole steps alone, as a run with --only step makes it, lacks no layer.
+func TestStepsAlone(t *testing.T) {
+	b := cleanBundle(t)
+	b.TPs = []perfio.TP{{Degree: 1, Steps: b.TPs[0].Steps}}
+	if got := Check(b); len(got) != 0 {
+		t.Errorf("found %+v", got)
+	}
+}
+
 // The limits on steps lie beyond what the bundles that ship show.
 func TestStepsOfMeasuredBundles(t *testing.T) {
 	files, err := filepath.Glob("../../perf/*/*/*/*/tp1/step.csv")
