@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -112,7 +113,10 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 			fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: left behind: %s\n", name)
 		}
 	}
-	return perfio.WriteBundle(output, merged.Bundle)
+	if err := perfio.WriteBundle(output, merged.Bundle); err != nil {
+		return errors.Join(err, os.RemoveAll(output)) // which this very run has made
+	}
+	return nil
 }
 
 // otherFiles are a bundle's files that are no table of it, those of a run's
