@@ -582,6 +582,11 @@ func TestHostile(t *testing.T) {
 	if err := meta.Set([]string{script, image, bidi}, "skew_fit", "bucket_axes", "n_labels"); err != nil {
 		t.Fatal(err)
 	}
+	for key, value := range map[string]string{"cpu": script + bidi, "graph_mode": image, "model_runner": script, "vllm_version": image} {
+		if err := meta.Set(value, "steps", "per_tp", "1", perfio.ModeEagerSync, key); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var text strings.Builder
 	if err := perfio.WriteMeta(&text, meta); err != nil {
 		t.Fatal(err)
@@ -639,6 +644,9 @@ func TestHostile(t *testing.T) {
 		if !slices.Contains(layers, want) {
 			t.Errorf("no figure is called %s", want)
 		}
+	}
+	if text := b.text("#steps .modes"); !strings.Contains(text, script) || !strings.Contains(text, image) {
+		t.Errorf("the modes of steps: %q", text)
 	}
 	// Its links lead where they say.
 	var broken []string
