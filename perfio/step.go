@@ -2,7 +2,9 @@ package perfio
 
 import (
 	"fmt"
+	"iter"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -75,6 +77,26 @@ func (r *StepRow) stepTimes() [15]*float64 {
 		&r.ScheduleUS, &r.DispatchUS, &r.PrepareUS, &r.LaunchUS, &r.AfterUS, &r.SampleUS, &r.WaitUS, &r.UpdateUS, &r.ReturnUS,
 		&r.BetweenUS, &r.StepUS, &r.DeviceWaitUS, &r.DeviceForwardUS, &r.DeviceAfterUS, &r.DeviceStepUS,
 	}
+}
+
+// Times are the row's times in microseconds, NaN where not measured, by the names
+// of their columns and in that order.
+func (r *StepRow) Times() iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		for i, us := range r.stepTimes() {
+			if !yield(stepSchema.Columns[stepFirstTime+i].Name, *us) {
+				return
+			}
+		}
+	}
+}
+
+// SortSteps puts rows into the order of step.csv: by mode, else as they are.
+func SortSteps(rows []StepRow) {
+	order := StepModes()
+	slices.SortStableFunc(rows, func(a, b StepRow) int {
+		return slices.Index(order, a.Mode) - slices.Index(order, b.Mode)
+	})
 }
 
 func stepTime(name, doc string) Column {

@@ -19,9 +19,8 @@ type MergeOptions struct {
 	Limit float64
 	// Partial lets tables be written that lack planned shots.
 	Partial bool
-	// Use says which of the journal's files count, by their names without the
-	// extension; nil: all.
-	Use     func(file string) bool
+	// Without names the journal's files that do not count, without the extension.
+	Without []string
 	Variant string // "": the plan's
 	// Observe is told of what was passed over; nil: nobody is.
 	Observe func(Event)
@@ -187,10 +186,16 @@ func openMerge(opts MergeOptions, folder string, report *MergeReport) (*merge, e
 		return nil, err
 	}
 	m := &merge{MergeOptions: opts, report: report}
+	nameOf := func(file string) string { return strings.TrimSuffix(filepath.Base(file), ".jsonl") }
+	for _, name := range opts.Without {
+		// A name that is mistaken would let in what is to stay out.
+		if !slices.ContainsFunc(files, func(file string) bool { return nameOf(file) == name }) {
+			return nil, fmt.Errorf("without: found %q, which is no file of %s", name, folder)
+		}
+	}
 	var used []string
 	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
-		if opts.Use == nil || opts.Use(name) {
+		if name := nameOf(file); !slices.Contains(opts.Without, name) {
 			used = append(used, file)
 			m.names = append(m.names, name)
 		}

@@ -216,7 +216,7 @@ func TestShardRatios(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Kept apart, its shots are missing and nothing else.
-	report, err = MergeShards(MergeOptions{Dir: dir, Use: func(file string) bool { return file != "shard-0002-of-0004" }})
+	report, err = MergeShards(MergeOptions{Dir: dir, Without: []string{"shard-0002-of-0004"}})
 	var missing *MissingShotsError
 	if !errors.As(err, &missing) || errors.As(err, &differ) && len(differ.Shards) > 1 || len(missing.Of) != 1 || missing.Of[Shard{2, 4}] == 0 {
 		t.Errorf("%v, %+v", err, report)

@@ -176,12 +176,3 @@ func timesOf(steps []StepRecord, i int) stepTimes {
 	}
 	return t
 }
-
-// sortStepRows brings the modes into the order of step.csv and leaves the rows of
-// each as they were measured.
-func sortStepRows(rows []perfio.StepRow) {
-	order := perfio.StepModes()
-	slices.SortStableFunc(rows, func(a, b perfio.StepRow) int {
-		return slices.Index(order, a.Mode) - slices.Index(order, b.Mode)
-	})
-}

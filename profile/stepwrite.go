@@ -70,7 +70,7 @@ func (r *runner) stepRows() ([]perfio.StepRow, map[string][]*StepFacts, error) {
 			boots[k.mode] = append(boots[k.mode], facts)
 		}
 	}
-	sortStepRows(rows)
+	perfio.SortSteps(rows)
 	return rows, boots, nil
 }
 

@@ -37,7 +37,7 @@ func TestDiff(t *testing.T) {
 			t.Errorf("%+v", g)
 		}
 	}
-	if got.Exceeded == 0 || len(got.Largest) != 10 || got.Largest[0].Layer != "qkv_proj" || got.A != packed {
+	if got.Exceeded == 0 || len(got.Largest) != 4 || got.Largest[0].Layer != "qkv_proj" || got.A != packed {
 		t.Errorf("got %+v", got)
 	}
 	status, stdout, _ = call(t, "", "diff", a, b)

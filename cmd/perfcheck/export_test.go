@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/layerprof/layerprof/internal/bundletest"
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // Every time of the bundle stands in the export, beside what it is of.
@@ -33,6 +34,7 @@ func TestExport(t *testing.T) {
 		want["attention"] += len(tp.Attention)
 		want["moe"] += len(tp.MoE)
 		want["skew"] += 3 * len(tp.Skew)
+		want["step"] += 15 * len(tp.Steps)
 	}
 	for _, r := range records[1:] {
 		got[r[at["table"]]]++
@@ -46,6 +48,10 @@ func TestExport(t *testing.T) {
 		}
 		if r[at["hardware"]] != "SYNTHETIC" || r[at["origin"]] != "synthetic" || r[at["runs"]] != "1" {
 			t.Fatalf("%v", r)
+		}
+		if r[at["table"]] == "step" && (r[at["layer"]] != perfio.ModeEagerSync || r[at["regime"]] != "decode" || r[at["kv_decode"]] != "20.5" ||
+			r[at["kvs"]] != "20" || r[at["kv_big"]] != "21" || r[at["depth"]] != "2" || r[at["graph"]] != "NONE" || r[at["steps"]] != "8" || r[at["padded_tokens"]] != r[at["n_decode"]]) {
+			t.Errorf("a whole step: %v", r)
 		}
 	}
 	for table, n := range want {

@@ -8,6 +8,7 @@
 //	perfcheck lint PATH…              what is wrong inside well-formed bundles
 //	perfcheck diff A B                two bundles compared: how much, and is it noise
 //	perfcheck tp REAL EMULATED        emulated tensor parallelism beside a real engine's
+//	perfcheck steps … --steps FILE    predicted steps and requests beside a real engine's run
 //	perfcheck merge PART… -o FOLDER   complementary parts of a bundle, put together
 //	perfcheck export PATH…            every measurement as one tidy CSV
 //	perfcheck plot --bundle B LOOKUP  measured latencies drawn, as text or PNG

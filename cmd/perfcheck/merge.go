@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +28,8 @@ func newMergeCommand() *cobra.Command {
 		Long: "Merge writes a bundle with the tables, degrees and rows of all parts into a folder that must not exist. Parts\n" +
 			"that were measured differently (other limits, versions, devices) are refused. Rows that several parts hold\n" +
 			"must agree within the noise: where they do not, they are listed, nothing is written and the exit status is 5,\n" +
-			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay behind.\n\n" +
+			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay\n" +
+			"behind, which is said.\n\n" +
 			"What profile run --shard measured is put together from the shards' journals: those of BUNDLE in their place,\n" +
 			"or those of several folders into --output. For each shard merge says how long its anchors took by those of the\n" +
 			"others. Where one differs by more than --max-shard-ratio, or shots are missing, nothing is written and the exit\n" +
@@ -52,8 +56,7 @@ func newMergeCommand() *cobra.Command {
 				}
 			}
 			if !slices.ContainsFunc(args, func(path string) bool { return !profile.HasShards(path) }) {
-				use := func(file string) bool { return !slices.Contains(without, file) }
-				done, err := mergeShards(cmd, args, output, profile.MergeOptions{Limit: ratio, Partial: partial, Use: use})
+				done, err := mergeShards(cmd, args, output, profile.MergeOptions{Limit: ratio, Partial: partial, Without: without})
 				if done || err != nil {
 					return err
 				}
@@ -101,5 +104,46 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 	for _, note := range merged.Notes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %s\n", note)
 	}
-	return perfio.WriteBundle(output, merged.Bundle)
+	for _, path := range args {
+		names, err := otherFiles(path)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: left behind: %s\n", name)
+		}
+	}
+	if err := perfio.WriteBundle(output, merged.Bundle); err != nil {
+		return errors.Join(err, os.RemoveAll(output)) // which this very run has made
+	}
+	return nil
+}
+
+// otherFiles are a bundle's files that are no table of it, those of a run's
+// journal aside.
+func otherFiles(path string) ([]string, error) {
+	source, done, err := openSource(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	known := []string{perfio.MetaFile, perfio.BatchesFile}
+	for _, table := range perfio.Schema() {
+		known = append(known, table.File)
+	}
+	var names []string
+	err = fs.WalkDir(source.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.HasPrefix(d.Name(), ".") && name != ".":
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case !d.IsDir() && !slices.Contains(known, d.Name()):
+			names = append(names, path+"/"+name)
+		}
+		return nil
+	})
+	return names, err
 }

@@ -31,6 +31,12 @@ func TestMerge(t *testing.T) {
 	if status, stdout, stderr := call(t, "", "merge", a, b, "-o", out); status != exitOK || stdout != "" {
 		t.Fatalf("status %d, %s%s", status, stdout, stderr)
 	}
+	if err := os.WriteFile(filepath.Join(b, "tp1", "validation.jsonl"), []byte("{}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, stderr := call(t, "", "merge", a, b, "-o", filepath.Join(work, "again")); status != exitOK || stderr != "perfcheck: left behind: "+b+"/tp1/validation.jsonl\n" {
+		t.Errorf("what stays behind: status %d, %s", status, stderr)
+	}
 	if status, stdout, _ := call(t, "", "diff", whole, out, "--max-change", "0.001"); status != exitOK || strings.Contains(stdout, "only in") {
 		t.Errorf("the merged bundle differs: %s", stdout)
 	}

@@ -86,6 +86,9 @@ func printShards(cmd *cobra.Command, report *profile.MergeReport) error {
 	w := tabwriter.NewWriter(plain{cmd.OutOrStdout()}, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "shard\tshots\tanchors\tratio\tplace")
 	for _, s := range report.Shards {
+		if s.Shots == 0 && s.Anchors == 0 && s.File == profile.DefaultShard {
+			continue // no shard's: the journal of whole steps, say
+		}
 		ratio := "?"
 		if s.Ratio > 0 {
 			ratio = fmt.Sprintf("%.4f", s.Ratio)

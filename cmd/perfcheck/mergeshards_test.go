@@ -154,6 +154,9 @@ func TestMergeShardsOfUnlikeDevices(t *testing.T) {
 	if status, _, stderr := call(t, "", "merge", dir, "--max-shard-ratio", "60%"); status != exitOK {
 		t.Errorf("--max-shard-ratio: status %d, %s", status, stderr)
 	}
+	if status, _, stderr := call(t, "", "merge", dir, "--without", "shard-0001-of-003", "--partial"); status != exitFailed || !strings.Contains(stderr, `without: found "shard-0001-of-003", which is no file of`) {
+		t.Errorf("--without a file that is none: status %d, %s", status, stderr)
+	}
 	if status, _, stderr := call(t, "", "merge", dir, "--without", "shard-0001-of-0003", "--partial"); status != exitOK {
 		t.Errorf("--without: status %d, %s", status, stderr)
 	}

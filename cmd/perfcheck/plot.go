@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,10 +30,11 @@ func newPlotCommand() *cobra.Command {
 		Long: "Plot draws the rows that were measured, as text or with --output as PNG:\n" +
 			"  dense LAYER | per_sequence LAYER        a curve\n" +
 			"  attention PREFILL_CHUNK KV_PREFILL      a heat map over kv_decode and n_decode\n" +
-			"  moe                                     a heat map over activated experts and tokens",
+			"  moe                                     a heat map over activated experts and tokens\n" +
+			"  step MODE                               whole steps of decodes, the median over their number",
 		Example: "  perfcheck plot --bundle perf/H200/Qwen/Qwen3-32B/bf16 dense down_proj\n" +
 			"  perfcheck plot --bundle llama.tar.zst --tp 2 attention 512 0 -o attention.png",
-		Args: minArgs(1, "dense, per_sequence, attention or moe"),
+		Args: minArgs(1, "dense, per_sequence, attention, moe or step"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if bundle == "" {
 				return usagef("found no --bundle, expected a bundle's folder or packed file")
@@ -45,9 +47,11 @@ func newPlotCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			degree := b.TP(tp)
-			if degree == nil {
-				return fmt.Errorf("%s: found no tp%d", bundle, tp)
+			degree := &b.TPs[0]
+			if cmd.Flags().Changed("tp") {
+				if degree = b.TP(tp); degree == nil {
+					return fmt.Errorf("%s: found no tp%d, expected one of: %s", bundle, tp, degreeNames(b))
+				}
 			}
 			d, err := draw(b, degree)
 			if err != nil {
@@ -60,16 +64,24 @@ func newPlotCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder or packed file")
-	cmd.Flags().IntVar(&tp, "tp", 1, "tensor-parallel degree")
+	cmd.Flags().IntVar(&tp, "tp", 0, "tensor-parallel degree, the bundle's lowest where not given")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the PNG to write; text where there is none")
 	return cmd
 }
 
+func degreeNames(b *perfio.Bundle) string {
+	var names []string
+	for _, tp := range b.TPs {
+		names = append(names, fmt.Sprintf("tp%d", tp.Degree))
+	}
+	return strings.Join(names, ", ")
+}
+
 // parsePlot reads what is to be drawn.
 func parsePlot(args []string) (func(*perfio.Bundle, *perfio.TP) (drawing, error), error) {
-	arity, ok := map[string]int{"dense": 1, "per_sequence": 1, "attention": 2, "moe": 0}[args[0]]
+	arity, ok := map[string]int{"dense": 1, "per_sequence": 1, "attention": 2, "moe": 0, "step": 1}[args[0]]
 	if !ok {
-		return nil, usagef("found %q, expected dense, per_sequence, attention or moe", args[0])
+		return nil, usagef("found %q, expected dense, per_sequence, attention, moe or step", args[0])
 	}
 	rest := args[1:]
 	if len(rest) != arity {
@@ -80,6 +92,8 @@ func parsePlot(args []string) (func(*perfio.Bundle, *perfio.TP) (drawing, error)
 		return func(b *perfio.Bundle, tp *perfio.TP) (drawing, error) { return chart.Dense(b, tp, rest[0]) }, nil
 	case "per_sequence":
 		return func(b *perfio.Bundle, tp *perfio.TP) (drawing, error) { return chart.PerSequence(b, tp, rest[0]) }, nil
+	case "step":
+		return func(b *perfio.Bundle, tp *perfio.TP) (drawing, error) { return chart.Steps(b, tp, rest[0]) }, nil
 	case "moe":
 		return func(b *perfio.Bundle, tp *perfio.TP) (drawing, error) { return chart.MoE(b, tp) }, nil
 	}

@@ -36,7 +36,7 @@ func newWatchCommand() *cobra.Command {
 			"  perfcheck watch my-perf/H200/Qwen/Qwen3-32B/bf16 --once --json",
 		Args: exactArgs(1, "a bundle's folder, or one above it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if every < 0 {
+			if every < 0 || every == 0 && cmd.Flags().Changed("every") {
 				return usagef("--every: found %s, expected a time above 0", every)
 			}
 			dir, err := findRun(args[0])

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,9 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 	f, err := jobFlags(job)
 	if err != nil {
 		return out, err
+	}
+	if slices.Contains(f.Only, string(profile.Step)) {
+		return out, usageErrorf("only: found step, expected categories that shards measure: profile run --only step measures whole steps into a bundle")
 	}
 	description, engine, closeDriver, err := planningEngine(ctx, f.sweepFlags)
 	if err != nil {

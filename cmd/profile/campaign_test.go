@@ -147,6 +147,10 @@ func TestCampaignUsage(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("driver: roofline\nmodels: [a]\nhardware: [H100]\nflags: {iteration: 3}\nbudget: soon\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	steps := filepath.Join(dir, "steps.yaml")
+	if err := os.WriteFile(steps, []byte("driver: roofline\nmodels: [meta-llama/Llama-3.1-8B]\nhardware: [H100]\nplan: {only: [dense, step]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args   []string
 		status int
@@ -157,6 +161,7 @@ func TestCampaignUsage(t *testing.T) {
 		{[]string{"campaign", "plan", bad}, exitUsage, []string{bad + ":4:9: flags.iteration: unknown flag of profile run (iterations, max-iterations?)", bad + ":5:9: budget: found"}},
 		{[]string{"campaign", "emit", good}, exitUsage, []string{"target: found \"\", expected slurm, kubernetes or shell"}},
 		{[]string{"campaign", "emit", good, "--target", "slurm", "--hardware", "H300"}, exitUsage, []string{"H300"}},
+		{[]string{"campaign", "plan", steps}, exitUsage, []string{"only: found step", "profile run --only step"}},
 		{[]string{"campaign", "plan", filepath.Join(dir, "absent.yaml")}, exitUsage, []string{"absent.yaml"}},
 	} {
 		got := runCommand(t, test.args...)

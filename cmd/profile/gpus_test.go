@@ -195,6 +195,9 @@ func TestGPUGroups(t *testing.T) {
 	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--gpus", "0,1", "--max-gpu-ratio", "-0.1"}, smallSweep()...)...); got.status != exitUsage {
 		t.Errorf("a negative limit: status %d, %s", got.status, got.stderr)
 	}
+	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--gpus", ""}, smallSweep()...)...); got.status != exitUsage || !strings.Contains(got.stderr, `gpus: found ""`) {
+		t.Errorf("an empty list: status %d, %s", got.status, got.stderr)
+	}
 	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--gpus", "0,1", "--shard", "0/2"}, smallSweep()...)...); got.status != exitUsage {
 		t.Errorf("gpus and shard: status %d, %s", got.status, got.stderr)
 	}

@@ -101,7 +101,7 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 		return err
 	}
 	var groups [][]string
-	if f.GPUs != "" {
+	if f.GPUs != "" || cmd.Flags().Changed("gpus") {
 		if shard.Count > 0 {
 			return usageErrorf("gpus and shard: only one of the two divides a plan")
 		}
@@ -134,6 +134,11 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 		}
 	} else if slices.Contains(f.Only, string(profile.Step)) {
 		return usageErrorf("only: found step: whole steps are measured by a run without --shard and --gpus")
+	}
+	if groups != nil {
+		if left, err := f.stepOptions(ctx, opener.first, s); err == nil && left != nil {
+			show.note("whole steps are left out: profile run --only step, without --gpus, measures them")
+		}
 	}
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }

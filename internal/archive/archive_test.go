@@ -114,8 +114,8 @@ func TestOpenRefuses(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "unexpected EOF"},
-		{"no archive", []byte("hello, world, this is text"), "archive:"},
-		{"cut", good[:len(good)/2], "archive:"},
+		{"no archive", []byte("hello, world, this is text"), "found no packed bundle, expected"},
+		{"cut", good[:len(good)/2], "the file is cut off"},
 		{"altered file", altered, `"a": found other contents`},
 		{"no manifest", craft(t, entry{"a", "one", tar.TypeReg}), `found "a" first`},
 		{"leaves the folder", craft(t, entry{manifest, line("../a", "one"), tar.TypeReg}, entry{"../a", "one", tar.TypeReg}), "expected a path inside the folder"},

@@ -27,8 +27,11 @@ func Open(r io.Reader) (fs.FS, error) {
 	defer z.Close()
 	t := tar.NewReader(z)
 	header, err := t.Next()
+	if errors.Is(err, zstd.ErrMagicMismatch) {
+		return nil, errors.New("archive: found no packed bundle, expected a .tar.zst that perfcheck pack made")
+	}
 	if err != nil {
-		return nil, fmt.Errorf("archive: %w", noEOF(err))
+		return nil, fmt.Errorf("archive: %w", cut(err))
 	}
 	if header.Name != ManifestName {
 		return nil, fmt.Errorf("archive: found %q first, expected %s", header.Name, ManifestName)
@@ -49,7 +52,7 @@ func Open(r io.Reader) (fs.FS, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("archive: %w", err)
+			return nil, fmt.Errorf("archive: %w", cut(err))
 		}
 		want, ok := manifest[header.Name]
 		switch {
@@ -86,14 +89,15 @@ func readEntry(t *tar.Reader, header *tar.Header, most int64) ([]byte, error) {
 	}
 	var b bytes.Buffer // grows with what really comes, not with what the header claims
 	if _, err := io.Copy(&b, io.LimitReader(t, most+1)); err != nil {
-		return nil, fmt.Errorf("archive: %q: %w", header.Name, noEOF(err))
+		return nil, fmt.Errorf("archive: %q: %w", header.Name, cut(err))
 	}
 	return b.Bytes(), nil
 }
 
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+// cut says what an end of the file inside the archive is.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the file is cut off", io.ErrUnexpectedEOF)
 	}
 	return err
 }

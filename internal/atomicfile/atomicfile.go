@@ -40,7 +40,15 @@ type operations struct {
 var system = operations{create: create, rename: os.Rename, remove: os.Remove, syncDir: syncDir}
 
 func (o operations) write(path string, write func(io.Writer) error) error {
+	// The rename would say no more than that something is there.
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("write %s: found a folder, expected a file or nothing", path)
+	}
 	f, err := o.create(path)
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = fmt.Errorf("folder %s: %w", filepath.Dir(path), at.Err) // nobody knows the sibling's name
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

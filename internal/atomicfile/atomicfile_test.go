@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -15,6 +16,23 @@ func TestWriteReplaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantOnly(t, path, text)
+	}
+}
+
+// What cannot be written is said of the path that was asked for.
+func TestWriteSaysWhere(t *testing.T) {
+	dir := t.TempDir()
+	nothing := func(io.Writer) error { return nil }
+	for path, want := range map[string]string{
+		dir:                             "write " + dir + ": found a folder, expected a file or nothing",
+		filepath.Join(dir, "none", "x"): "folder " + filepath.Join(dir, "none") + ": ",
+	} {
+		if err := Write(path, nothing); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), ".tmp") {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
 

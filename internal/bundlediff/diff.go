@@ -10,8 +10,11 @@
 package bundlediff
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/layerprof/layerprof/internal/tidy"
 	"github.com/layerprof/layerprof/perfio"
@@ -50,7 +53,8 @@ const (
 	partShare  = 0.10
 	// maxSigma caps the noise: repeated shots of measured bundles scatter by
 	// less than 4% even at 2 us. More comes of neighbours that are far apart, as
-	// in a lean plan, whose ratios differ for reasons of their own.
+	// in a lean plan, whose ratios differ for reasons of their own. Whole steps
+	// have a host in them, which knows no such bound.
 	maxSigma = 0.05
 )
 
@@ -122,8 +126,20 @@ type Result struct {
 
 // pair is a row that both bundles have.
 type pair struct {
-	a, b tidy.Row
+	a, b *tidy.Row
 	log  float64 // of B/A
+}
+
+// change is what is found of a pair.
+type change struct {
+	pair
+	verdict string
+}
+
+func (c *change) row() RowChange {
+	k := &c.a.Key
+	return RowChange{TP: k.TP, Table: k.Table, Layer: k.Layer, Shape: k.Shape(), AUS: c.a.PerCallUS(), BUS: c.b.PerCallUS(),
+		Ratio: math.Exp(c.log), LineA: c.a.Line, LineB: c.b.Line, Verdict: c.verdict}
 }
 
 type layerKey struct {
@@ -145,7 +161,7 @@ func Compare(a, b *perfio.Bundle, o Options) *Result {
 		Groups: []Group{}, Largest: []RowChange{}, Missing: []Missing{}}
 	layers, pairs, missing := join(a, b)
 	floor := math.Log1p(o.Floor)
-	var all []RowChange
+	var all []change
 	for _, layer := range layers {
 		groups, rows := compareLayer(pairs[layer], floor, o.MaxChange)
 		out.Groups = append(out.Groups, groups...)
@@ -163,21 +179,11 @@ func Compare(a, b *perfio.Bundle, o Options) *Result {
 			out.Exceeded++
 		}
 	}
-	slices.SortStableFunc(all, func(x, y RowChange) int {
-		return -compareFloat(math.Abs(math.Log(x.Ratio)), math.Abs(math.Log(y.Ratio)))
-	})
-	out.Largest = append(out.Largest, all[:max(0, min(o.Largest, len(all)))]...)
-	return out
-}
-
-func compareFloat(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+	slices.SortStableFunc(all, func(x, y change) int { return -cmp.Compare(math.Abs(x.log), math.Abs(y.log)) })
+	for i := range all[:max(0, min(o.Largest, len(all)))] {
+		out.Largest = append(out.Largest, all[i].row())
 	}
-	return 0
+	return out
 }
 
 // join pairs the rows of both, by layer in A's order.
@@ -194,7 +200,8 @@ func join(a, b *perfio.Bundle) (layers []layerKey, pairs map[layerKey][]pair, mi
 	hasA := map[layerKey]bool{}
 	var order []layerKey
 	inA := make(map[tidy.Key]bool, len(rowsA))
-	for _, r := range rowsA {
+	for i := range rowsA {
+		r := &rowsA[i]
 		layer := layerOf(r.Key)
 		if !hasA[layer] {
 			hasA[layer] = true
@@ -210,11 +217,12 @@ func join(a, b *perfio.Bundle) (layers []layerKey, pairs map[layerKey][]pair, mi
 			continue
 		}
 		if x, y := r.PerCallUS(), other.PerCallUS(); x > 0 && y > 0 {
-			pairs[layer] = append(pairs[layer], pair{r, *other, math.Log(y / x)})
+			pairs[layer] = append(pairs[layer], pair{r, other, math.Log(y / x)})
 		}
 	}
 	layers = slices.Clone(order)
-	for _, r := range rowsB {
+	for i := range rowsB {
+		r := &rowsB[i]
 		layer := layerOf(r.Key)
 		if !hasA[layer] && onlyB[layer] == 0 {
 			order = append(order, layer)
@@ -234,10 +242,10 @@ func join(a, b *perfio.Bundle) (layers []layerKey, pairs map[layerKey][]pair, mi
 	return layers, pairs, missing
 }
 
-func compareLayer(pairs []pair, floor, maxChange float64) ([]Group, []RowChange) {
+func compareLayer(pairs []pair, floor, maxChange float64) ([]Group, []change) {
 	noise := scatter(pairs)
 	var groups []Group
-	var rows []RowChange
+	var rows []change
 	byRegime := map[string][]pair{}
 	var regimes []string
 	for _, p := range pairs {
@@ -259,7 +267,7 @@ func compareLayer(pairs []pair, floor, maxChange float64) ([]Group, []RowChange)
 	return groups, rows
 }
 
-func judge(regime string, list []pair, sigma, floor, maxChange float64) (Group, []RowChange) {
+func judge(regime string, list []pair, sigma, floor, maxChange float64) (Group, []change) {
 	k := list[0].a.Key
 	g := Group{TP: k.TP, Table: k.Table, Layer: k.Layer, Regime: regime, N: len(list), Verdict: FewRow}
 	logs := make([]float64, len(list))
@@ -277,21 +285,22 @@ func judge(regime string, list []pair, sigma, floor, maxChange float64) (Group, 
 	}
 	large := 0
 	limit := math.Log1p(maxChange)
-	rows := make([]RowChange, 0, len(list))
+	var rows []change // those that differ at all
 	for _, p := range list {
-		r := RowChange{TP: k.TP, Table: k.Table, Layer: k.Layer, Shape: p.a.Shape(), AUS: p.a.PerCallUS(), BUS: p.b.PerCallUS(),
-			Ratio: math.Exp(p.log), LineA: p.a.Line, LineB: p.b.Line, Verdict: Noise}
+		c := change{p, Noise}
 		switch {
 		case !known:
-			r.Verdict = FewRow
+			c.verdict = FewRow
 		case math.Abs(p.log) > rowLimit:
-			r.Verdict = Change
+			c.verdict = Change
 			g.Changed++
 			if math.Abs(p.log) > limit {
 				large++
 			}
 		}
-		rows = append(rows, r)
+		if p.log != 0 {
+			rows = append(rows, c)
+		}
 	}
 	if !known {
 		// Nothing tells noise from change: what is off by more than allowed counts.
@@ -314,7 +323,8 @@ func judge(regime string, list []pair, sigma, floor, maxChange float64) (Group, 
 }
 
 // scatter is the noise of a single log ratio, from neighbours that differ in
-// the innermost key only, at most maxSigma; NaN with fewer than minRows of them.
+// the innermost key only (whole steps: that follow one another), at most maxSigma;
+// NaN with fewer than minRows of them.
 func scatter(list []pair) float64 {
 	var steps []float64
 	for i := 1; i < len(list); i++ {
@@ -327,7 +337,11 @@ func scatter(list []pair) float64 {
 	}
 	slices.Sort(steps)
 	// 1.4826 makes a deviation of a median; a step holds two rows' noise.
-	return min(maxSigma, 1.4826*quantile(steps, 0.5)/math.Sqrt2)
+	sigma := 1.4826 * quantile(steps, 0.5) / math.Sqrt2
+	if list[0].a.Table != "step" {
+		sigma = min(sigma, maxSigma)
+	}
+	return sigma
 }
 
 func neighbours(a, b tidy.Key) bool {
@@ -347,6 +361,8 @@ func neighbours(a, b tidy.Key) bool {
 		a.ActivatedExperts = b.ActivatedExperts
 	case "skew": // cases of one shape and file line, or the next line's
 		a.Case, a.KVDecode, a.NB, a.KVS, a.KVBig = b.Case, b.KVDecode, b.NB, b.KVS, b.KVBig
+	case "step":
+		return a.Layer == b.Layer && a.Case == b.Case && a.Step.Depth == b.Step.Depth
 	}
 	return a == b
 }
@@ -372,6 +388,16 @@ func facts(a, b *perfio.Meta) []Fact {
 	} {
 		if x, y := a.Text(path...), b.Text(path...); x != y {
 			out = append(out, Fact{path[len(path)-1], x, y})
+		}
+	}
+	for _, degree := range a.TPDegrees() {
+		for _, mode := range perfio.StepModes() {
+			for _, key := range []string{"graph_mode", "model_runner", "vllm_version", "cpu"} {
+				path := []string{"steps", "per_tp", strconv.Itoa(degree), mode, key}
+				if x, y := a.Text(path...), b.Text(path...); x != "" && y != "" && x != y {
+					out = append(out, Fact{fmt.Sprintf("steps of tp%d, %s: %s", degree, mode, key), x, y})
+				}
+			}
 		}
 	}
 	return out

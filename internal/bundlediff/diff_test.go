@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/layerprof/layerprof/internal/bundlediff"
@@ -45,6 +46,9 @@ func TestSelf(t *testing.T) {
 	r := bundlediff.Compare(b, b, bundlediff.Options{MaxChange: 0.001})
 	if r.Exceeded != 0 || len(r.Missing) != 0 || len(r.Facts) != 0 || len(r.Groups) == 0 {
 		t.Errorf("a bundle against itself: %+v", r)
+	}
+	if len(r.Largest) != 0 {
+		t.Errorf("rows that are equal are listed as changed: %+v", r.Largest)
 	}
 	for _, g := range r.Groups {
 		if g.Ratio != 1 || g.P10 != 1 || g.P90 != 1 || g.Verdict == bundlediff.Change {
@@ -182,5 +186,72 @@ func TestReference(t *testing.T) {
 		if got := verdicts(r, "qkv_proj"); got[bundlediff.Change] == 0 {
 			t.Errorf("%s: qkv_proj: %v", dir, got)
 		}
+	}
+}
+
+// served is a bundle of whole steps in two modes, each time scattered by noise.
+func served(seed uint64, noise float64) *perfio.Bundle {
+	random := rand.New(rand.NewPCG(seed, 2))
+	scattered := func(us float64) float64 { return us * math.Exp(noise*random.NormFloat64()) }
+	tp := perfio.TP{Degree: 1}
+	for _, mode := range []string{perfio.ModeGraphSync, perfio.ModeEagerSync} {
+		for n := 1; n <= 200; n++ {
+			r := perfio.StepRow{Mode: mode, Layers: 32, PaddedTokens: n, NDecode: n, KVDecodeMean: 300, KVDecodeMax: 400, KVDecodeMin: 200, Steps: 1}
+			if n%5 == 0 {
+				r.NPrefill, r.PrefillChunk, r.Admitted = 1, 64, 1
+			}
+			for _, us := range []*float64{&r.ScheduleUS, &r.DispatchUS, &r.PrepareUS, &r.LaunchUS, &r.AfterUS, &r.SampleUS, &r.WaitUS, &r.UpdateUS, &r.ReturnUS, &r.BetweenUS} {
+				*us = scattered(100)
+			}
+			r.DeviceForwardUS, r.StepUS = scattered(6000+10*float64(n)), scattered(8000+14*float64(n))
+			r.DeviceWaitUS, r.DeviceAfterUS, r.DeviceStepUS = math.NaN(), math.NaN(), math.NaN()
+			tp.Steps = append(tp.Steps, r)
+		}
+	}
+	return &perfio.Bundle{Meta: bundletest.Bundle().Meta, TPs: []perfio.TP{tp}}
+}
+
+// A slower host shows in the steps of its mode and not in the device's forward,
+// whether or not a host's noise is larger than any kernel's.
+func TestSteps(t *testing.T) {
+	for _, noise := range []float64{0.005, 0.15} {
+		a, b := served(1, noise), served(2, noise)
+		r := bundlediff.Compare(a, b, bundlediff.Options{MaxChange: 0.05})
+		if len(r.Groups) != 2*2*4 || len(r.Missing) != 0 || r.Exceeded != 0 {
+			t.Errorf("noise %g: %d groups, missing %+v, %d exceeded", noise, len(r.Groups), r.Missing, r.Exceeded)
+		}
+		for _, g := range r.Groups {
+			if g.Verdict != bundlediff.Noise || g.Noise < noise/2 { // 0.05 at most, were it capped
+				t.Errorf("noise %g: %+v", noise, g)
+			}
+		}
+		for i := range b.TPs[0].Steps {
+			if s := &b.TPs[0].Steps[i]; s.Mode == perfio.ModeEagerSync {
+				s.StepUS *= 1.1 + 4*noise
+			}
+		}
+		slower := 0
+		for _, g := range bundlediff.Compare(a, b, bundlediff.Options{MaxChange: 0.05}).Groups {
+			want := g.Layer == perfio.ModeEagerSync && strings.HasPrefix(g.Regime, "step, 32 layers, ")
+			if g.Exceeds != want {
+				t.Errorf("noise %g: %+v", noise, g)
+			}
+			if want {
+				slower++
+			}
+		}
+		if slower != 4 { // three sizes of decode batches, and steps with a prefill
+			t.Errorf("noise %g: %d groups are slower", noise, slower)
+		}
+	}
+	// The same batch served again is held against the same again.
+	a, b := served(1, 0.005), served(1, 0.005)
+	first := a.TPs[0].Steps[0]
+	again := first
+	again.StepUS *= 3
+	a.TPs[0].Steps, b.TPs[0].Steps = append(a.TPs[0].Steps, again, first), append(b.TPs[0].Steps, again)
+	r := bundlediff.Compare(a, b, bundlediff.Options{})
+	if len(r.Largest) != 0 || len(r.Missing) != 1 || r.Missing[0].In != "a" || r.Missing[0].Rows != 2 {
+		t.Errorf("repeated steps: largest %+v, missing %+v", r.Largest, r.Missing)
 	}
 }

@@ -86,7 +86,7 @@ func sameSetup(a, b *perfio.Bundle) error {
 	if x, y := a.Meta.SkewStatistic(), b.Meta.SkewStatistic(); x != y && hasSkew(a) && hasSkew(b) {
 		problems = append(problems, fmt.Errorf("%s: skew_statistic: found %q, expected %q as in %s", b.Dir, y, x, a.Dir))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, sameSteps(a, b))...)
 }
 
 func hasSkew(b *perfio.Bundle) bool {
@@ -134,9 +134,7 @@ func (r *Result) add(tp perfio.TP) {
 	})
 	to.MoE = union(to.MoE, tp.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
 	to.Skew = union(to.Skew, tp.Skew, func(r perfio.SkewRow) any { return [6]any{r.N, r.NB, r.Skew, r.PC, r.KP, r.KVS} })
-	if to.Steps == nil {
-		to.Steps = tp.Steps // rows have no key: those of one part are kept
-	}
+	to.Steps = unionSteps(tp.Degree, to.Steps, tp.Steps)
 	to.Collectives = union(to.Collectives, tp.Collectives, func(r perfio.CollectiveRow) any {
 		return [4]any{r.Layer, r.Collective, r.Tokens, r.Bytes}
 	})
@@ -197,20 +195,4 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 	m.Delete("skew_fit")
 	r.Notes = append(r.Notes, "the skew fit is left out, since several parts hold a skew sweep: profile fit makes it anew")
 	return errors.Join(err, m.Set(false, "skew_fit", "enabled"))
-}
-
-// stepsMeta takes what meta.yaml says of whole steps from the part that the rows
-// of step.csv are from.
-func (r *Result) stepsMeta(parts []*perfio.Bundle) error {
-	for _, p := range parts {
-		if !slices.ContainsFunc(p.TPs, func(tp perfio.TP) bool { return tp.Steps != nil }) {
-			continue
-		}
-		if block := p.Meta.Clone().Get("steps"); block != nil {
-			return r.Bundle.Meta.Set(block, "steps")
-		}
-		break
-	}
-	r.Bundle.Meta.Delete("steps")
-	return nil
 }

@@ -23,7 +23,7 @@ func TestParts(t *testing.T) {
 	c.TPs[0] = perfio.TP{Degree: 1, Skew: c.TPs[0].Skew, SkewFit: c.TPs[0].SkewFit, Steps: c.TPs[0].Steps}
 	a.TPs[0].Steps = nil
 	for m, sizes := range map[*perfio.Meta][]int{a.Meta: {7}, c.Meta: {1, 2}} { // a's are of steps that it lost
-		if err := m.Set(sizes, "steps", "per_tp", "1", perfio.ModeGraphSync, "capture_sizes"); err != nil {
+		if err := m.Set(sizes, "steps", "per_tp", "1", perfio.ModeEagerSync, "capture_sizes"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -40,7 +40,7 @@ func TestParts(t *testing.T) {
 	if !slices.Equal(got.Bundle.Meta.TPDegrees(), []int{1, 2}) || got.Bundle.Meta.SkewFit() == nil || !got.Bundle.Meta.SkewFit().Enabled {
 		t.Errorf("degrees %v, fit %+v", got.Bundle.Meta.TPDegrees(), got.Bundle.Meta.SkewFit())
 	}
-	if sizes := got.Bundle.Meta.CaptureSizes(1, perfio.ModeGraphSync); !slices.Equal(sizes, []int{1, 2}) {
+	if sizes := got.Bundle.Meta.CaptureSizes(1, perfio.ModeEagerSync); !slices.Equal(sizes, []int{1, 2}) {
 		t.Errorf("capture sizes %v, expected those of the part with the steps", sizes)
 	}
 	if err := perfio.WriteBundle(t.TempDir(), got.Bundle); err != nil {

@@ -49,6 +49,9 @@ func meta() *perfio.Meta {
 		set(0.125, "skew_fit", "per_tp", degree, "alpha_default")
 		set("tp"+degree+"/"+perfio.SkewFitFile, "skew_fit", "per_tp", degree, "bucket_table")
 	}
+	set([]int{2}, "steps", "per_tp", "1", perfio.ModeEagerSync, "layers")
+	set(3, "steps", "per_tp", "1", perfio.ModeEagerSync, "rows")
+	set(false, "steps", "per_tp", "1", perfio.ModeEagerSync, "async_scheduling")
 	return m
 }
 

@@ -135,7 +135,7 @@ func Damages() []Damage {
 		}),
 		one("meta syntax", meta+":2: found character that cannot start any token", replace(meta, "architecture: ", "architecture: @")),
 		one("meta is a list", meta+":1:1: found a list, expected a mapping", rewrite(meta, func(string) string { return "- 1\n" })),
-		one("meta twice", meta+":26:1: found a second document, expected one", rewrite(meta, func(s string) string { return s + "---\n" + s })),
+		one("meta twice", meta+":33:1: found a second document, expected one", rewrite(meta, func(s string) string { return s + "---\n" + s })),
 		one("meta key twice", meta+":2:1: hardware: found the key a second time, expected only the one on line 1",
 			rewrite(meta, func(s string) string { return "hardware: A\n" + s })),
 		one("meta limit", meta+":8:15: engine_effective.block_size: found \"many\", expected an integer from 0",

@@ -6,11 +6,13 @@ import (
 	"image/png"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/layerprof/layerprof/internal/bundletest"
 	"github.com/layerprof/layerprof/internal/chart"
+	"github.com/layerprof/layerprof/perfio"
 )
 
 type drawing interface {
@@ -134,5 +136,27 @@ func TestNothingToDraw(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "found no") {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// Rows stand for their steps: eight steps of 10 us and one of 100 have a median
+// of 10, though each is a row. What is absent, of another mode or beside a prefill
+// does not count.
+func TestDecodeSteps(t *testing.T) {
+	nan := math.NaN()
+	row := func(mode string, depth, n, steps int, us, forward float64) perfio.StepRow {
+		return perfio.StepRow{Mode: mode, Layers: depth, NDecode: n, Steps: steps, StepUS: us, DeviceForwardUS: forward}
+	}
+	rows := []perfio.StepRow{
+		row(perfio.ModeGraphSync, 4, 2, 1, 100, nan), row(perfio.ModeGraphSync, 4, 2, 8, 10, 7), row(perfio.ModeGraphSync, 4, 1, 1, nan, 6),
+		row(perfio.ModeGraphSync, 2, 2, 9, 1, 1), row(perfio.ModeEagerSync, 4, 2, 9, 1, 1), row(perfio.ModeGraphSync, 4, 2, 9, 1, 1),
+	}
+	rows[5].NPrefill = 1
+	got := chart.DecodeSteps(rows, perfio.ModeGraphSync, 4)
+	if len(got) != 2 || got[0].NDecode != 1 || !math.IsNaN(got[0].US) || got[0].ForwardUS != 6 {
+		t.Fatalf("got %+v", got)
+	}
+	if s := got[1]; s.NDecode != 2 || s.US != 10 || s.P10 != 10 || s.P90 != 100 || s.ForwardUS != 7 || s.Steps != 9 || !slices.Equal(s.Rows, []int{0, 1}) {
+		t.Errorf("got %+v", s)
 	}
 }

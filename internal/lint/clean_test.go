@@ -68,7 +68,51 @@ func cleanBundle(t testing.TB) *perfio.Bundle {
 		b.TPs = append(b.TPs, tp)
 	}
 	copyStable(b, arch)
+	cleanSteps(b, noise)
 	return b
+}
+
+// cleanSteps are whole steps of the first degree: 32 blocks of its layers, with a
+// host that takes a millisecond.
+func cleanSteps(b *perfio.Bundle, noise func(float64) float64) {
+	sizes := []int{1, 2, 4, 8, 16, 32, 64}
+	for _, mode := range []string{perfio.ModeGraphSync, perfio.ModeGraphAsync, perfio.ModeEagerSync} {
+		for n := 1; n <= 60; n++ {
+			r := perfio.StepRow{Mode: mode, Layers: 32, Graph: perfio.GraphNone, PaddedTokens: n, NDecode: n, KVDecodeMean: 200.5, KVDecodeMax: 300, KVDecodeMin: 100, Steps: 1}
+			if mode != perfio.ModeEagerSync {
+				r.Graph, r.PaddedTokens = perfio.GraphFull, sizes[slices.IndexFunc(sizes, func(size int) bool { return size >= n })]
+			}
+			if n%6 == 0 {
+				r.NPrefill, r.PrefillChunk, r.KVPrefill, r.Admitted, r.Graph, r.PaddedTokens = n/6%3+1, 128, 0, 1, perfio.GraphNone, 128+n
+			}
+			tokens := float64(n + r.PrefillChunk)
+			matrices, others := 4*(30+0.4*tokens), 5*(3+0.01*tokens)
+			r.DeviceForwardUS = noise(32 * (matrices + others + attentionUS(r.PrefillChunk, 0, n, 200, 1)))
+			r.DeviceWaitUS, r.DeviceAfterUS, r.DeviceStepUS = noise(500), noise(400+3*tokens), math.NaN()
+			r.StepUS = 1.001 * r.DeviceForwardUS // ahead of the device, whose pace it has
+			if mode != perfio.ModeGraphAsync {
+				r.StepUS = r.DeviceWaitUS + r.DeviceForwardUS + r.DeviceAfterUS + noise(100)
+			} else if n%2 == 0 {
+				r.StepUS *= 0.4
+			} else {
+				r.StepUS *= 1.7
+			}
+			parts := []*float64{&r.ScheduleUS, &r.DispatchUS, &r.PrepareUS, &r.LaunchUS, &r.AfterUS, &r.WaitUS, &r.UpdateUS, &r.ReturnUS, &r.BetweenUS}
+			r.SampleUS = r.StepUS
+			for _, us := range parts {
+				*us = noise(20)
+				r.SampleUS -= *us
+			}
+			b.TPs[0].Steps = append(b.TPs[0].Steps, r)
+		}
+		path := []string{"steps", "per_tp", "1", mode}
+		set(b, []int{32}, append(path, "layers")...)
+		set(b, 60, append(path, "rows")...)
+		set(b, mode == perfio.ModeGraphAsync, append(path, "async_scheduling")...)
+		if mode != perfio.ModeEagerSync {
+			set(b, sizes, append(path, "capture_sizes")...)
+		}
+	}
 }
 
 func attentionUS(pc, kp, nd, kd int, share float64) float64 {

@@ -72,7 +72,7 @@ type Rule struct {
 
 // Rules lists all rules in the order in which they are applied.
 func Rules() []Rule {
-	return slices.Concat(curveRules, attentionRules, skewRules, rooflineRules, degreeRules, metaRules)
+	return slices.Concat(curveRules, attentionRules, skewRules, rooflineRules, degreeRules, stepRules, metaRules)
 }
 
 // Check applies every rule to a bundle that was read strictly and whole.

@@ -99,6 +99,9 @@ func checkMissing(s *subject, r *reporter) {
 		}
 	}
 	for i, tp := range s.TPs {
+		if len(tp.Steps) > 0 && len(tp.Dense)+len(tp.PerSequence)+len(tp.Attention)+len(tp.MoE) == 0 {
+			continue // measured for another bundle's lookups
+		}
 		for _, layer := range wanted {
 			table := s.arch.Entry(layer).Category
 			if table == "moe" && i > 0 {

@@ -145,6 +145,32 @@ var faults = []planted{
 			})
 		}
 	}},
+	{"step-device", [3]float64{0.1, 0.6, 0.97}, 1, func(b *perfio.Bundle, size float64) {
+		r := aStep(b, perfio.ModeGraphSync)
+		lasting(r, size*(r.DeviceWaitUS+r.DeviceForwardUS+r.DeviceAfterUS))
+	}},
+	{"step-device", [3]float64{0.3, 0.7, 0.92}, 1, func(b *perfio.Bundle, size float64) {
+		for i := range b.TPs[0].Steps {
+			if r := &b.TPs[0].Steps[i]; r.Mode == perfio.ModeGraphAsync {
+				lasting(r, size*r.StepUS)
+			}
+		}
+	}},
+	{"step-kernels", [3]float64{0.1, 0.4, 0.75}, 1, func(b *perfio.Bundle, size float64) { // with no clock of the device
+		r := aStep(b, perfio.ModeEagerSync)
+		lasting(r, size*r.DeviceForwardUS)
+		r.DeviceWaitUS, r.DeviceForwardUS, r.DeviceAfterUS = math.NaN(), math.NaN(), math.NaN()
+	}},
+	{"step-kernels", [3]float64{0.1, 0.4, 0.65}, 0.9, func(b *perfio.Bundle, size float64) { aStep(b, perfio.ModeGraphAsync).DeviceForwardUS *= size }},
+	{"step-parts", [3]float64{10, 1.5, 1.02}, 1.005, func(b *perfio.Bundle, size float64) { aStep(b, perfio.ModeGraphAsync).StepUS *= size }},
+	{"step-meta", [3]float64{3, 2, 1}, 0, func(b *perfio.Bundle, size float64) {
+		for _, mode := range []string{perfio.ModeGraphSync, perfio.ModeEagerSync, perfio.ModeGraphAsync}[:int(size)] {
+			b.Meta.Delete("steps", "per_tp", "1", mode)
+		}
+	}},
+	{"step-meta", [3]float64{60, 10, 1}, 0, func(b *perfio.Bundle, size float64) { // so many rows lost
+		b.TPs[0].Steps = b.TPs[0].Steps[int(size):]
+	}},
 	{"coverage", [3]float64{8192, 1024, 513}, 512, func(b *perfio.Bundle, size float64) {
 		set(b, int(size), "engine_effective", "max_num_batched_tokens")
 	}},
@@ -161,6 +187,18 @@ var faults = []planted{
 			set(b, "bf16"+strings.Repeat("x", int(size)), "variant")
 		}
 	}},
+}
+
+// aStep is a step of decodes alone.
+func aStep(b *perfio.Bundle, mode string) *perfio.StepRow {
+	rows := b.TPs[0].Steps
+	return &rows[slices.IndexFunc(rows, func(r perfio.StepRow) bool { return r.Mode == mode && r.NDecode == 20 })]
+}
+
+// lasting gives a step another time, which its parts make up.
+func lasting(r *perfio.StepRow, us float64) {
+	r.SampleUS += us - r.StepUS
+	r.StepUS = us
 }
 
 // least narrows down the smallest size that is found, between one that is and
@@ -242,6 +280,65 @@ func TestPlaces(t *testing.T) {
 	if len(got) != 1 || got[0].Rows != 1 || got[0].Places[0] != (Place{b.Dir + "/tp1/dense.csv", row + 2}) ||
 		!strings.Contains(got[0].Again, "--only dense") || !strings.Contains(got[0].Reason, "tokens 128") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What meta.yaml says of a mode and its rows contradict.
+func TestStepMeta(t *testing.T) {
+	path := []string{"steps", "per_tp", "1", perfio.ModeGraphSync}
+	at := func(key string) []string { return append(slices.Clone(path), key) }
+	for want, plant := range map[string]func(b *perfio.Bundle){
+		"meta.yaml says 61 rows, step.csv has 60": func(b *perfio.Bundle) { set(b, 61, at("rows")...) },
+		"rows of 32 layers":                       func(b *perfio.Bundle) { set(b, []int{16, 8}, at("layers")...) },
+		"async_scheduling was true":               func(b *perfio.Bundle) { set(b, true, at("async_scheduling")...) },
+		"50 rows ran as graphs":                   func(b *perfio.Bundle) { b.Meta.Delete(at("capture_sizes")...) },
+		"a graph of 64 tokens ran":                func(b *perfio.Bundle) { set(b, []int{1, 2, 4, 8, 16, 32}, at("capture_sizes")...) },
+		"says 5 rows, step.csv has 0":             func(b *perfio.Bundle) { set(b, 5, "steps", "per_tp", "2", perfio.ModeEagerAsync, "rows") },
+	} {
+		b := cleanBundle(t)
+		plant(b)
+		got := Check(b)
+		if len(got) != 1 || got[0].Rule != "step-meta" || !strings.Contains(got[0].Reason, want) || got[0].Plot != "steps" {
+			t.Errorf("%s: %+v", want, got)
+		}
+	}
+}
+
+// A bundle of whole steps alone, as a run with --only step makes it, lacks no layer.
+func TestStepsAlone(t *testing.T) {
+	b := cleanBundle(t)
+	b.TPs = []perfio.TP{{Degree: 1, Steps: b.TPs[0].Steps}}
+	if got := Check(b); len(got) != 0 {
+		t.Errorf("found %+v", got)
+	}
+}
+
+// The limits on steps lie beyond what the bundles that ship show.
+func TestStepsOfMeasuredBundles(t *testing.T) {
+	files, err := filepath.Glob("../../perf/*/*/*/*/tp1/step.csv")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no bundle with steps: %v", err)
+	}
+	for _, file := range files {
+		b, err := perfio.OpenBundle(filepath.Dir(filepath.Dir(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d rows", file, len(b.TPs[0].Steps))
+		for _, f := range Check(b) {
+			if strings.HasPrefix(f.Rule, "step-") {
+				t.Errorf("a false alarm: %+v", f)
+			}
+		}
+		// Half the time is none that its GPU can keep to.
+		for i := range b.TPs[0].Steps {
+			if r := &b.TPs[0].Steps[i]; r.NPrefill == 0 {
+				r.StepUS /= 2
+			}
+		}
+		if !slices.Contains(rulesOf(Check(b)), "step-kernels") {
+			t.Errorf("%s: halved steps were not found", file)
+		}
 	}
 }
 

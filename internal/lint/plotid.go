@@ -13,20 +13,25 @@ const (
 	FigureCoverage   = "coverage"
 	FigureDrift      = "drift"
 	FigureProvenance = "provenance"
+	FigureSteps      = "steps"
 )
 
 // figures of rules whose findings are about a file as a whole, by the rule's
 // name; the others' is the file's.
 var figures = map[string]string{
 	"coverage": FigureCoverage, "missing-layer": FigureCoverage, "drift": FigureDrift,
-	"meta-folder": FigureProvenance, "synthetic": FigureProvenance,
+	"meta-folder": FigureProvenance, "synthetic": FigureProvenance, "step-meta": FigureSteps,
 }
 
 // PlotID is the id of the report's figure of a row's table: tp1-dense-down_proj,
-// tp1-per_sequence-sampler, tp1-attention, tp1-moe, tp1-skew, tp1-skew_fit.
+// tp2-collectives-o_proj-all_reduce, tp1-per_sequence-sampler, tp1-attention,
+// tp1-moe, tp1-skew, tp1-skew_fit, tp1-step.
 func PlotID(k tidy.Key) string {
-	if k.Table == "dense" || k.Table == "per_sequence" {
+	switch k.Table {
+	case "dense", "per_sequence":
 		return fmt.Sprintf("tp%d-%s-%s", k.TP, k.Table, Slug(k.Layer))
+	case "collectives":
+		return fmt.Sprintf("tp%d-%s-%s-%s", k.TP, k.Table, Slug(k.Layer), Slug(k.Collective))
 	}
 	return fmt.Sprintf("tp%d-%s", k.TP, k.Table)
 }

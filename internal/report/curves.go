@@ -12,7 +12,8 @@ import (
 	"github.com/layerprof/layerprof/perfio"
 )
 
-// curve is one layer of dense.csv or per_sequence.csv, of all bundles.
+// curve is one layer of dense.csv, per_sequence.csv or collectives.csv, of all
+// bundles.
 type curve struct {
 	ID     string   `json:"id"`
 	Layer  string   `json:"layer"`
@@ -47,29 +48,39 @@ func (p *page) addCurves(i int, b *perfio.Bundle, found []lint.Finding) {
 	marks := map[tidy.Key]bool{}
 	for _, f := range found {
 		for _, k := range f.Keys {
+			k.Bytes = 0 // goes by the tokens
 			marks[k] = true
 		}
 	}
 	for t := range b.TPs {
 		tp := &b.TPs[t]
-		dense := func(j int) (string, point) { r := &tp.Dense[j]; return r.Layer, point{r.Tokens, r.TimeUS} }
-		sequence := func(j int) (string, point) { r := &tp.PerSequence[j]; return r.Layer, point{r.Sequences, r.TimeUS} }
+		// A curve's name is the layer, of collectives.csv the collective too.
+		type name struct{ layer, collective string }
+		dense := func(j int) (name, point) { r := &tp.Dense[j]; return name{r.Layer, ""}, point{r.Tokens, r.TimeUS} }
+		sequence := func(j int) (name, point) {
+			r := &tp.PerSequence[j]
+			return name{r.Layer, ""}, point{r.Sequences, r.TimeUS}
+		}
+		collective := func(j int) (name, point) {
+			r := &tp.Collectives[j]
+			return name{r.Layer, r.Collective}, point{r.Tokens, r.TimeUS}
+		}
 		for _, table := range []struct {
 			name string
 			rows int
-			row  func(int) (string, point)
-		}{{"dense", len(tp.Dense), dense}, {"per_sequence", len(tp.PerSequence), sequence}} {
-			var order []string
-			points := map[string][]point{}
+			row  func(int) (name, point)
+		}{{"dense", len(tp.Dense), dense}, {"per_sequence", len(tp.PerSequence), sequence}, {"collectives", len(tp.Collectives), collective}} {
+			var order []name
+			points := map[name][]point{}
 			for j := range table.rows {
-				layer, at := table.row(j)
-				if points[layer] == nil {
-					order = append(order, layer)
+				of, at := table.row(j)
+				if points[of] == nil {
+					order = append(order, of)
 				}
-				points[layer] = append(points[layer], at)
+				points[of] = append(points[of], at)
 			}
-			for _, layer := range order {
-				p.addCurve(i, tidy.Key{TP: tp.Degree, Table: table.name, Layer: layer}, points[layer], roof, marks)
+			for _, of := range order {
+				p.addCurve(i, tidy.Key{TP: tp.Degree, Table: table.name, Layer: of.layer, Collective: of.collective}, points[of], roof, marks)
 			}
 		}
 		if roof != nil && roof.problems[tp.Degree] != nil {
@@ -80,14 +91,15 @@ func (p *page) addCurves(i int, b *perfio.Bundle, found []lint.Finding) {
 
 func (p *page) addCurve(i int, key tidy.Key, points []point, roof *roofline, marks map[tidy.Key]bool) {
 	v := p.Bundles[i]
-	id := key.Table + "-" + lint.Slug(key.Layer)
+	anchor := lint.PlotID(key)
+	_, id, _ := strings.Cut(anchor, "-") // whatever the degree
 	c := p.curves[id]
 	if c == nil {
 		if len(p.Data.Curves) >= maxFigures {
 			v.leaveOut("curves of layers beyond the first %d", maxFigures)
 			return
 		}
-		c = &curve{ID: id, Layer: chart.Printable(key.Layer), Axis: "tokens"}
+		c = &curve{ID: id, Layer: strings.TrimSpace(chart.Printable(key.Layer) + " " + chart.Printable(key.Collective)), Axis: "tokens"}
 		if key.Table == "per_sequence" {
 			c.Axis = "sequences"
 		}
@@ -96,16 +108,16 @@ func (p *page) addCurve(i int, key tidy.Key, points []point, roof *roofline, mar
 		p.Tables = append(p.Tables, figure{ID: id, Title: c.Layer, Axis: c.Axis, Table: key.Table})
 	}
 	f := &p.Tables[slices.IndexFunc(p.Tables, func(f figure) bool { return f.ID == id })]
-	if anchor := lint.PlotID(key); !slices.Contains(f.Anchors, anchor) {
+	if !slices.Contains(f.Anchors, anchor) {
 		f.Anchors = append(f.Anchors, anchor)
 	}
 	slices.SortFunc(points, func(a, b point) int { return a.x - b.x })
 	marked := func(x int) bool {
 		k := key
-		if key.Table == "dense" {
-			k.Tokens = x
-		} else {
+		if key.Table == "per_sequence" {
 			k.Sequences = x
+		} else {
+			k.Tokens = x
 		}
 		return marks[k]
 	}
@@ -127,7 +139,7 @@ func (p *page) addCurve(i int, key tidy.Key, points []point, roof *roofline, mar
 		}
 	}
 	s.X = p.axis(xs)
-	if at := thin(xs, maxRoofline, nil); roof != nil {
+	if at := thin(xs, maxRoofline, nil); roof != nil && key.Table != "collectives" {
 		if ys := roof.curve(key, at); ys != nil {
 			x := p.axis(at)
 			s.RoofX, s.RoofY = &x, ys

@@ -64,6 +64,7 @@ type bundleView struct {
 	Warnings   int
 	Judged     []judgedRow
 	Drift      driftView
+	Steps      []stepMode
 	LeftOut    []string // what the page does not show of it
 	ByDegree   []int
 }
@@ -110,6 +111,7 @@ type data struct {
 	Alphas    []alphaData   `json:"alphas"`
 	Skews     []skewData    `json:"skews"`
 	Drifts    []driftData   `json:"drifts"`
+	Steps     []stepData    `json:"steps"`
 	Findings  []findingData `json:"findings"`
 	Truncated bool          `json:"truncated,omitempty"`
 }
@@ -145,7 +147,7 @@ func newBundleView(i int, b *perfio.Bundle) *bundleView {
 		v.Name = "bundle without names"
 	}
 	for _, tp := range b.TPs {
-		v.Rows += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + len(tp.Skew)
+		v.Rows += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + len(tp.Skew) + len(tp.Collectives) + len(tp.Steps)
 		v.ByDegree = append(v.ByDegree, tp.Degree)
 	}
 	return v
@@ -184,6 +186,11 @@ func (p *page) Degrees() []int {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// HasSteps reports whether a bundle holds whole steps.
+func (p *page) HasSteps() bool {
+	return slices.ContainsFunc(p.Bundles, func(v *bundleView) bool { return len(v.Steps) > 0 })
 }
 
 // FindingsIn are those shown by figures of a name, whatever the degree: a
@@ -255,6 +262,7 @@ func (p *page) add(i int, s Source, all []*perfio.Bundle) error {
 	p.addCurves(i, b, found)
 	p.addGrids(i, b, found)
 	p.addAlphas(i, b, found)
+	p.addSteps(i, b, found)
 	err := p.drift(i, s, b)
 	if err := errors.Join(err, <-judged); err != nil {
 		return err
@@ -347,7 +355,7 @@ func (v *bundleView) cover() {
 			add(coverageRow{TP: c.TP, Table: "moe", Axis: "tokens", Note: note}, m.Tokens.Min, m.Tokens.Max, m.Tokens.Count)
 			add(coverageRow{TP: c.TP, Table: "moe", Axis: "activated_experts"}, m.ActivatedExperts.Min, m.ActivatedExperts.Max, m.ActivatedExperts.Count)
 		}
-		for _, t := range []struct{ name, what string }{{"skew", "cases"}, {"skew_fit", "buckets"}, {"batches", "random batches"}} {
+		for _, t := range []struct{ name, what string }{{"skew", "cases"}, {"skew_fit", "buckets"}, {"batches", "random batches"}, {"collectives", "exchanges of ranks"}, {"step", "rows of whole steps"}} {
 			if n := in.TPs[i].Rows[t.name]; n > 0 {
 				v.Coverage = append(v.Coverage, coverageRow{TP: c.TP, Table: t.name, Count: fmt.Sprint(n), Note: t.what})
 			}
@@ -389,7 +397,7 @@ func (p *page) lint(i int, b *perfio.Bundle, all []*perfio.Bundle) []lint.Findin
 				d.Keys = append(d.Keys, []int{k.PrefillChunk, k.KVPrefill, k.NDecode, k.KVDecode})
 			case "moe":
 				d.Keys = append(d.Keys, []int{0, 0, k.Tokens, k.ActivatedExperts})
-			case "dense", "per_sequence":
+			case "dense", "per_sequence", "collectives":
 				d.Keys = append(d.Keys, []int{k.Tokens + k.Sequences})
 			}
 		}

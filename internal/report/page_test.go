@@ -21,6 +21,7 @@ import (
 
 	"github.com/layerprof/layerprof/internal/archive"
 	"github.com/layerprof/layerprof/internal/bundletest"
+	"github.com/layerprof/layerprof/internal/judge"
 	"github.com/layerprof/layerprof/internal/lint"
 	"github.com/layerprof/layerprof/internal/report"
 	"github.com/layerprof/layerprof/internal/tidy"
@@ -128,9 +129,10 @@ func TestPageShowsTheBundle(t *testing.T) {
 	near(t, "multiple of the least time", multiple, row.TimeUS/lint.LeastUS(bundle)(key), 2) // of a least time with three digits
 	b.choose("#attention", "Show", "us")
 
-	// Errors are those of `perfcheck accuracy --shots`: the README's figures.
-	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, accurate, against validation.jsonl, p50 / p90") || !strings.Contains(got, "1.7% / 4.5%") {
-		t.Errorf("the overview says %q", got)
+	// Errors are those of `perfcheck accuracy --shots`.
+	wanted := attentionErrors(t, bundle, llama+"/tp1/validation.jsonl")
+	if got := b.text("#overview .tiles"); !strings.Contains(got, "error of attention, accurate, against validation.jsonl, p50 / p90") || !strings.Contains(got, wanted) {
+		t.Errorf("the overview says %q, the batches %q", got, wanted)
 	}
 	_, rows = b.table("#judged figure:nth-of-type(2)")
 	sum := 0
@@ -154,6 +156,34 @@ func TestPageShowsTheBundle(t *testing.T) {
 	b.theme("dark")
 	b.shoot("dark.png", 1400)
 	b.shoot("narrow.png", 390)
+}
+
+// attentionErrors are those of the accurate rules on a file of batches.
+func attentionErrors(t *testing.T, b *perfio.Bundle, file string) string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var shots []perfio.BatchRow
+	r := perfio.NewBatchReader(f, file)
+	for r.Scan() {
+		shot, err := r.Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shots = append(shots, shot)
+	}
+	found, err := judge.Shots(b, shots, judge.Options{Rules: []string{"accurate"}})
+	if err := errors.Join(r.Err(), err); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(found.Shots, func(s judge.ShotResult) bool { return s.Layer == "attention" && s.Kind == "all" })
+	if i < 0 || found.Shots[i].N != 220 {
+		t.Fatalf("found %+v", found.Shots)
+	}
+	return fmt.Sprintf("%.1f%% / %.1f%%", found.Shots[i].P50, found.Shots[i].P90)
 }
 
 // The same bundles give the same bytes.
@@ -552,6 +582,11 @@ func TestHostile(t *testing.T) {
 	if err := meta.Set([]string{script, image, bidi}, "skew_fit", "bucket_axes", "n_labels"); err != nil {
 		t.Fatal(err)
 	}
+	for key, value := range map[string]string{"cpu": script + bidi, "graph_mode": image, "model_runner": script, "vllm_version": image} {
+		if err := meta.Set(value, "steps", "per_tp", "1", perfio.ModeEagerSync, key); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var text strings.Builder
 	if err := perfio.WriteMeta(&text, meta); err != nil {
 		t.Fatal(err)
@@ -609,6 +644,9 @@ func TestHostile(t *testing.T) {
 		if !slices.Contains(layers, want) {
 			t.Errorf("no figure is called %s", want)
 		}
+	}
+	if text := b.text("#steps .modes"); !strings.Contains(text, script) || !strings.Contains(text, image) {
+		t.Errorf("the modes of steps: %q", text)
 	}
 	// Its links lead where they say.
 	var broken []string

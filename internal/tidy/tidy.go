@@ -4,6 +4,7 @@ package tidy
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -16,26 +17,45 @@ const (
 	CaseSkew = "skew" // nb decodes at kv_big, the others at kvs
 )
 
+// Cases of a row of step.csv that say most: the whole step, and what the device
+// works in it. The others are the host's parts.
+const (
+	CaseStep    = "step_us"
+	CaseForward = "device_forward_us"
+)
+
 // Key says what was measured. Fields that a table does not have are 0 or "".
 type Key struct {
 	TP    int
-	Table string // dense, per_sequence, attention, moe, skew, collectives
-	Layer string // attention and moe in the tables without the column
+	Table string // dense, per_sequence, attention, moe, skew, collectives, step
+	Layer string // attention and moe in the tables without the column; of step the mode
 
 	Tokens           int // dense, moe, collectives
 	Sequences        int // per_sequence
-	PrefillChunk     int // attention, skew
+	PrefillChunk     int // attention, skew, step
 	KVPrefill        int
 	NDecode          int
-	KVDecode         int // 0 in a skew batch whose decodes differ
+	KVDecode         int // 0 in a skew batch whose decodes differ; of step the rounded mean
 	ActivatedExperts int // moe
 
-	Case       string // skew
+	Case       string // skew; of step the time's column
 	NB         int    // skew: long decodes
-	KVS, KVBig int    // skew: history of the short and of the long ones
+	KVS, KVBig int    // skew: history of the short and of the long ones; of step the shortest and the longest
 
 	Collective string // collectives: all_reduce, …; the time is the transfer
 	Bytes      int    // collectives
+
+	Step StepKey // step
+}
+
+// StepKey is what else a whole step's batch is told apart by. What the engine
+// makes of it (padding, graphs) is not: two engines may differ in that.
+// Its fields are small, since each key of any table has them.
+type StepKey struct {
+	Depth              int32 // decoder blocks that were booted
+	NPrefill           int32
+	Admitted, Finished int32
+	Repeat             int32 // of the rows with this very key, from 0
 }
 
 // Row is one time of a bundle.
@@ -46,6 +66,8 @@ type Row struct {
 	// the bundle does not say how many.
 	Runs int
 	Line int // in File, from 1
+	// StepRow is the whole row of step.csv, nil of other tables.
+	StepRow *perfio.StepRow
 }
 
 // File is the row's file in the bundle's folder.
@@ -60,11 +82,12 @@ func (r *Row) PerCallUS() float64 {
 }
 
 // Rows lists the tables of a bundle that was read strictly (not Lenient: then
-// the lines would not be those of the file), in the order of the files.
+// the lines would not be those of the file), in the order of the files; of
+// step.csv the times CaseStep and CaseForward.
 func Rows(b *perfio.Bundle) []Row {
 	n := 0
 	for _, tp := range b.TPs {
-		n += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + 3*len(tp.Skew)
+		n += len(tp.Dense) + len(tp.PerSequence) + len(tp.Attention) + len(tp.MoE) + 3*len(tp.Skew) + len(tp.Collectives) + 2*len(tp.Steps)
 	}
 	out := make([]Row, 0, n) // a million rows are not to be copied as they come
 	for i := range b.TPs {
@@ -72,25 +95,26 @@ func Rows(b *perfio.Bundle) []Row {
 		out = appendSkew(out, &b.TPs[i], b.Meta)
 		for j, r := range b.TPs[i].Collectives {
 			key := Key{TP: b.TPs[i].Degree, Table: "collectives", Layer: r.Layer, Tokens: r.Tokens, Collective: r.Collective, Bytes: r.Bytes}
-			out = append(out, Row{key, r.TimeUS, 1, j + 2})
+			out = append(out, Row{Key: key, TimeUS: r.TimeUS, Runs: 1, Line: j + 2})
 		}
+		out = appendSteps(out, &b.TPs[i])
 	}
 	return out
 }
 
 func appendTables(out []Row, tp *perfio.TP) []Row {
 	for i, r := range tp.Dense {
-		out = append(out, Row{Key{TP: tp.Degree, Table: "dense", Layer: r.Layer, Tokens: r.Tokens}, r.TimeUS, 1, i + 2})
+		out = append(out, Row{Key: Key{TP: tp.Degree, Table: "dense", Layer: r.Layer, Tokens: r.Tokens}, TimeUS: r.TimeUS, Runs: 1, Line: i + 2})
 	}
 	for i, r := range tp.PerSequence {
-		out = append(out, Row{Key{TP: tp.Degree, Table: "per_sequence", Layer: r.Layer, Sequences: r.Sequences}, r.TimeUS, 1, i + 2})
+		out = append(out, Row{Key: Key{TP: tp.Degree, Table: "per_sequence", Layer: r.Layer, Sequences: r.Sequences}, TimeUS: r.TimeUS, Runs: 1, Line: i + 2})
 	}
 	for i, r := range tp.Attention {
-		out = append(out, Row{Key{TP: tp.Degree, Table: "attention", Layer: "attention", PrefillChunk: r.PrefillChunk,
-			KVPrefill: r.KVPrefill, NDecode: r.NDecode, KVDecode: r.KVDecode}, r.TimeUS, 1, i + 2})
+		out = append(out, Row{Key: Key{TP: tp.Degree, Table: "attention", Layer: "attention", PrefillChunk: r.PrefillChunk,
+			KVPrefill: r.KVPrefill, NDecode: r.NDecode, KVDecode: r.KVDecode}, TimeUS: r.TimeUS, Runs: 1, Line: i + 2})
 	}
 	for i, r := range tp.MoE {
-		out = append(out, Row{Key{TP: tp.Degree, Table: "moe", Layer: "moe", Tokens: r.Tokens, ActivatedExperts: r.ActivatedExperts}, r.TimeUS, 1, i + 2})
+		out = append(out, Row{Key: Key{TP: tp.Degree, Table: "moe", Layer: "moe", Tokens: r.Tokens, ActivatedExperts: r.ActivatedExperts}, TimeUS: r.TimeUS, Runs: 1, Line: i + 2})
 	}
 	return out
 }
@@ -109,9 +133,47 @@ func appendSkew(out []Row, tp *perfio.TP, meta *perfio.Meta) []Row {
 			times float64
 		}{{CaseMean, r.KVMean, r.TMeanUS}, {CaseMax, r.KVBig, r.TMaxUS}, {CaseSkew, 0, r.TSkewUS}} {
 			key.Case, key.KVDecode = one.name, one.kv
-			out = append(out, Row{key, one.times, runs, i + 2})
+			out = append(out, Row{Key: key, TimeUS: one.times, Runs: runs, Line: i + 2})
 		}
 	}
+	return out
+}
+
+// StepKeyOf is what a row of step.csv is known by at a degree, but for the time
+// and for Repeat.
+func StepKeyOf(degree int, r *perfio.StepRow) Key {
+	return Key{TP: degree, Table: "step", Layer: r.Mode, PrefillChunk: r.PrefillChunk, KVPrefill: r.KVPrefill, NDecode: r.NDecode,
+		KVDecode: int(math.Round(r.KVDecodeMean)), KVS: r.KVDecodeMin, KVBig: r.KVDecodeMax,
+		Step: StepKey{Depth: int32(r.Layers), NPrefill: int32(r.NPrefill), Admitted: int32(r.Admitted), Finished: int32(r.Finished)}} // all at most perfio.MaxKey
+}
+
+// eachStep hands over all times of step.csv, row by row.
+func eachStep(tp *perfio.TP, do func(Row)) {
+	seen := map[Key]int32{}
+	for i := range tp.Steps {
+		r := &tp.Steps[i]
+		key := StepKeyOf(tp.Degree, r)
+		repeat := seen[key]
+		seen[key]++
+		key.Step.Repeat = repeat
+		for name, us := range r.Times() {
+			if !math.IsNaN(us) {
+				key.Case = name
+				do(Row{Key: key, TimeUS: us, Runs: 1, Line: i + 2, StepRow: r})
+			}
+		}
+	}
+}
+
+// appendSteps lists the step itself and the device's forward in it: the host's
+// parts, up to thirteen more, move among each other and are a few microseconds
+// each.
+func appendSteps(out []Row, tp *perfio.TP) []Row {
+	eachStep(tp, func(r Row) {
+		if r.Case == CaseStep || r.Case == CaseForward {
+			out = append(out, r)
+		}
+	})
 	return out
 }
 
@@ -133,6 +195,9 @@ func (k Key) Shape() string {
 		add("tokens", k.Tokens)
 		add("bytes", k.Bytes)
 	default:
+		if k.Table == "step" {
+			parts = append(parts, k.Case)
+		}
 		if k.PrefillChunk > 0 {
 			add("prefill_chunk", k.PrefillChunk)
 			add("kv_prefill", k.KVPrefill)
@@ -168,6 +233,12 @@ func (k Key) Regime() string {
 		return fmt.Sprintf("%s > %d", name, low)
 	}
 	switch {
+	case k.Table == "step":
+		kind := k.Kind()
+		if kind == perfio.KindDecode {
+			kind += ", " + split("n", k.NDecode, 16, 64)
+		}
+		return fmt.Sprintf("%s, %d layers, %s", strings.TrimSuffix(k.Case, "_us"), k.Step.Depth, kind)
 	case k.Table == "dense" || k.Table == "collectives":
 		return split("tokens", k.Tokens, 64, 512)
 	case k.Table == "per_sequence":
@@ -185,4 +256,15 @@ func (k Key) Regime() string {
 	default:
 		return "mixed, " + split("chunk", k.PrefillChunk, 256)
 	}
+}
+
+// Kind of an attention batch or a step: decode, prefill or mixed.
+func (k Key) Kind() string {
+	switch {
+	case k.PrefillChunk == 0:
+		return perfio.KindDecode
+	case k.NDecode == 0:
+		return perfio.KindPrefill
+	}
+	return perfio.KindMixed
 }

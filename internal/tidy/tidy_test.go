@@ -35,7 +35,7 @@ func TestRowsPointAtTheirLines(t *testing.T) {
 			t.Errorf("%+v: regime %q, per call %g", row, row.Regime(), row.PerCallUS())
 		}
 	}
-	for _, name := range []string{"dense", "per_sequence", "attention", "moe", "skew"} {
+	for _, name := range []string{"dense", "per_sequence", "attention", "moe", "skew", "step"} {
 		if tables[name] == 0 {
 			t.Errorf("no rows of %s", name)
 		}

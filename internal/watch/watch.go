@@ -44,6 +44,7 @@ type Part struct {
 type part struct {
 	Part
 	shard  string
+	run    int            // that planned it
 	before int            // measured by earlier runs
 	blocks map[string]int // the block of each shot measured by this one
 }
@@ -102,6 +103,8 @@ type Watcher struct {
 	parts   []*part
 	current map[string]*part // by shard
 	degrees []int
+	run     int // counts the runs seen
+	booted  time.Time
 	first   time.Time
 	last    time.Time
 	times   []time.Time // of the last shots
@@ -150,7 +153,7 @@ func (w *Watcher) Poll() (*Status, error) {
 func (w *Watcher) add(e *profile.JournalEntry) {
 	if !e.Time.IsZero() {
 		if ended := len(w.outcome) > 0 && !w.going(); w.first.IsZero() || ended && e.Kind != profile.EntryEnd {
-			w.first, w.times = e.Time, nil // another run begins
+			w.begin(e.Time)
 		}
 		w.last = e.Time
 	}
@@ -158,9 +161,23 @@ func (w *Watcher) add(e *profile.JournalEntry) {
 	switch e.Kind {
 	case profile.EntryBoot:
 		w.status.Boots++
+		w.booted = e.Time
 	case profile.EntryPlan:
 		w.degrees = e.Degrees
 		p := w.part(e)
+		// A run plans each category once, but for whole steps, which it counts that
+		// way: this is another run, and the one before was killed. Of several shards
+		// one alone may have been.
+		if p.run == w.run && len(p.blocks)+p.Total > 0 && e.Category != profile.Step && len(w.outcome) == 1 {
+			boots := 0
+			from := e.Time
+			if n := len(w.times); !w.booted.IsZero() && (n == 0 || w.booted.After(w.times[n-1])) {
+				from, boots = w.booted, 1
+			}
+			w.begin(from)
+			w.status.Boots = boots
+		}
+		p.run = w.run
 		p.Total, p.before, p.blocks = e.Total, e.Done, map[string]int{}
 	case profile.EntryBegin:
 		w.current[e.Shard] = w.part(e)
@@ -186,6 +203,13 @@ func (w *Watcher) add(e *profile.JournalEntry) {
 	if e.Telemetry != nil {
 		w.status.Device = e.Telemetry
 	}
+}
+
+// begin counts from here on for another run.
+func (w *Watcher) begin(at time.Time) {
+	w.run++
+	w.first, w.times = at, nil
+	w.status.Boots, w.status.Redone = 0, 0
 }
 
 func (w *Watcher) addShot(e *profile.JournalEntry) {

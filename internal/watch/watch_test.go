@@ -139,3 +139,43 @@ func TestShards(t *testing.T) {
 	add(profile.JournalEntry{Kind: profile.EntryEnd, Shard: "shard-0001-of-0002", Message: profile.EndPartial})
 	check(Ended, profile.EndPartial, 1)
 }
+
+// A run that was killed says no word. The next one's time counts from its own
+// boot, as its boots and the blocks that it measured again do.
+func TestKilledAndStartedAgain(t *testing.T) {
+	w := New(t.TempDir())
+	at := time.Unix(1e9, 0)
+	add := func(e profile.JournalEntry) {
+		at = at.Add(time.Second)
+		e.Time, e.TP = at, 1
+		w.add(&e)
+	}
+	run := func(done int, shape string) {
+		add(profile.JournalEntry{Kind: profile.EntryBoot})
+		for _, category := range []profile.Category{profile.Dense, profile.Attention} {
+			add(profile.JournalEntry{Kind: profile.EntryPlan, Category: category, Done: done, Total: 6, Degrees: []int{1}})
+		}
+		add(profile.JournalEntry{Kind: profile.EntryBegin, Category: profile.Dense})
+		add(profile.JournalEntry{Kind: profile.EntryShot, Shape: shape, Block: 1, Status: profile.OK, LevelUS: 1})
+		add(profile.JournalEntry{Kind: profile.EntryBoot}) // the engine was lost
+	}
+	check := func(done int) {
+		t.Helper()
+		s := w.sumUp(nil)
+		if s.ElapsedS != 5 || s.Boots != 2 || s.Parts[0].Done != done || s.Parts[0].Total != 6 {
+			t.Errorf("%+v, want 5 s, 2 boots, %d of 6 done", s, done)
+		}
+	}
+	run(0, "a")
+	check(1)
+	at = at.Add(23 * time.Hour)
+	run(1, "b")
+	check(2)
+	// Whole steps are counted by plans: that is no other run.
+	for n := range 3 {
+		add(profile.JournalEntry{Kind: profile.EntryPlan, Category: profile.Step, Done: n, Total: 3, Degrees: []int{1}})
+	}
+	if s := w.sumUp(nil); s.ElapsedS != 8 || s.Boots != 2 {
+		t.Errorf("%+v, want 8 s, 2 boots", s)
+	}
+}

@@ -2,7 +2,7 @@
 "use strict";
 // Everything from a bundle is put in place as text: no markup is made of it.
 const D = JSON.parse(document.getElementById("data").textContent);
-for (const key of ["axes", "curves", "grids", "judged", "alphas", "skews", "drifts", "findings"]) D[key] = D[key] || [];
+for (const key of ["axes", "curves", "grids", "judged", "alphas", "skews", "drifts", "steps", "findings"]) D[key] = D[key] || [];
 const colors = ["--a", "--b", "--c", "--d"];
 const dashes = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -53,15 +53,22 @@ function tableBehind(host, title, make) {
   host.append(details);
 }
 
-// Ticks of a logarithmic axis: 1, 2 and 5, or more where the range is short.
-function logTicks(low, high) {
-  const steps = high / low > 2000 ? [1] : high / low > 6 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9];
-  const ticks = [];
-  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-    for (const s of steps) {
-      const v = Number((s * Math.pow(10, e)).toPrecision(3));
-      if (v >= low && v <= high) ticks.push(v);
-    }
+// Ticks of a logarithmic axis, at most so many: the finest of these steps that
+// are few enough.
+const every = (part) => Array.from({ length: 9 * part }, (_, k) => 1 + k / part);
+const tickSteps = [every(10), every(2), every(1), [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]];
+function logTicks(low, high, most) {
+  let ticks = [];
+  for (const steps of tickSteps) {
+    ticks = [];
+    for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
+      for (const s of steps) {
+        const v = Number((s * Math.pow(10, e)).toPrecision(3));
+        if (v >= low && v <= high) ticks.push(v);
+      }
+    if (ticks.length <= most) return ticks;
+  }
+  while (ticks.length > most) ticks = ticks.filter((_, k) => k % 2 === 0);
   return ticks;
 }
 function short(v) {
@@ -97,10 +104,7 @@ function draw(host, spec) {
     space: side === 3 ? 26 : 44,
     values: (u, list) => list.map(short),
     ...(log ? { splits: (u, i, low, high) => {
-      let t = logTicks(low, high);
-      const most = side === 3 ? Math.max(2, u.height / 34) : Math.max(2, u.width / 52);
-      while (t.length > most) t = t.filter((v, k) => k % 2 === 0);
-      return t;
+      return logTicks(low, high, Math.max(2, side === 3 ? u.height / 34 : u.width / 52));
     }, filter: (u, t) => t } : {}),
   });
   const ring = (u) => {
@@ -108,6 +112,7 @@ function draw(host, spec) {
     c.save();
     c.lineWidth = 2 * devicePixelRatio;
     c.strokeStyle = css("--ring");
+    c.setLineDash([]); // the last series' is still set
     spec.series.forEach((s) => (s.marks || []).forEach((i) => {
       if (s.y[i] === null || s.y[i] === undefined) return;
       c.beginPath();
@@ -541,6 +546,74 @@ function skews() {
   }
 }
 
+// Whole steps, the modes of a bundle in one plot.
+const modeColors = { graph_sync: "--a", graph_async: "--b", eager_sync: "--c", eager_async: "--d" };
+function steps() {
+  const host = byId("stepplots");
+  if (!host) return;
+  const groups = new Map();
+  for (const s of D.steps) {
+    const key = [s.bundle, s.tp, s.depth].join(" ");
+    groups.set(key, (groups.get(key) || []).concat(s));
+  }
+  const legend = (modes, mark, more) => el("ul", { class: "legend" }, ...modes.map((mode) => { const i = el("span", {}, mark); i.style.color = "var(" + modeColors[mode] + ")"; return el("li", {}, i, mode); }), ...(more ? [el("li", {}, more)] : []));
+  for (const list of groups.values()) {
+    const body = el("div", { class: "pair" });
+    host.append(body);
+    const name = who(list[0]) + ", " + list[0].depth + " layers";
+    decodeSteps(body, list.filter((s) => (s.decodes || []).length), name, legend);
+    prefillSteps(body, list.filter((s) => (s.lines || []).length), name, legend);
+  }
+}
+function decodeSteps(body, list, name, legend) {
+  if (!list.length) return;
+  const x = unionX(list.map((s) => s.decodes)), sizes = unique(list.flatMap((s) => s.sizes || [])).sort((p, q) => p - q);
+  const at = list.map((s) => new Map(s.decodes.map((n, i) => [n, i])));
+  const pick = (k, key) => x.map((n) => (at[k].has(n) ? list[k][key][at[k].get(n)] : null));
+  const forward = list.some((s) => s.forward_us.some((v) => v !== null));
+  const series = list.flatMap((s, k) => [{ label: s.mode, color: modeColors[s.mode], y: pick(k, "us"), points: false, marks: x.map((n, i) => ((s.marks || []).includes(at[k].get(n)) ? i : -1)).filter((i) => i >= 0) }]
+    .concat(forward ? [{ label: s.mode + " forward", color: modeColors[s.mode], y: pick(k, "forward_us"), dash: [4, 3], width: 1, points: false }] : []));
+  const figure = el("figure", { class: "steps" }, el("figcaption", {}, name + ": decodes ", el("small", {}, "the median step" + (forward ? "; dashed, the device's forward" : ""))));
+  body.append(figure);
+  figure.append(legend(list.map((s) => s.mode), "━ "));
+  const spread = (k, i) => { const j = at[k].get(x[i]); return j === undefined ? "" : " (" + num(list[k].low_us[j], 4) + "…" + num(list[k].high_us[j], 4) + ")"; };
+  draw(figure, {
+    label: name + ", time of a decode step over the number of decodes", x: x, series: series, xLabel: "n_decode", yLabel: "µs", yLog: true, height: 280,
+    over: (u) => { // captured sizes
+      const c = u.ctx, bottom = u.bbox.top + u.bbox.height;
+      c.save(); c.strokeStyle = css("--muted"); c.lineWidth = devicePixelRatio; c.setLineDash([]); c.beginPath();
+      for (const n of sizes) {
+        if (n < u.scales.x.min || n > u.scales.x.max) continue;
+        const left = u.valToPos(n, "x", true);
+        c.moveTo(left, bottom); c.lineTo(left, bottom - 8 * devicePixelRatio);
+      }
+      c.stroke(); c.restore();
+    },
+    read: (i) => [b("n_decode " + x[i]), ": "].concat(joined(list.map((s, k) => [k, at[k].get(x[i])]).filter(([k, j]) => j !== undefined).map(([k, j]) => [list[k].mode + " ", b(num(list[k].us[j], 5) + " µs"), spread(k, i) + (list[k].forward_us[j] === null ? "" : ", forward " + num(list[k].forward_us[j], 5) + " µs")]))),
+    table: () => ({
+      columns: ["n_decode"].concat(list.flatMap((s) => [s.mode + ", µs", "p10", "p90", "forward, µs", "steps"])),
+      rows: x.map((n) => [n].concat(list.flatMap((s, k) => { const j = at[k].get(n); return j === undefined ? [null, null, null, null, null] : [s.us[j], s.low_us[j], s.high_us[j], s.forward_us[j], s.counts[j]]; }))),
+    }),
+  });
+}
+function prefillSteps(body, list, name, legend) {
+  if (!list.length) return;
+  const points = list.flatMap((s, k) => s.lines.map((_, i) => [k, i])).filter(([k, i]) => list[k].prefill_us[i] !== null).sort((p, q) => list[p[0]].tokens[p[1]] - list[q[0]].tokens[q[1]]);
+  if (!points.length) return;
+  const series = list.map((s, k) => ({
+    label: s.mode, color: modeColors[s.mode], width: 0, y: points.map(([p, i]) => (p === k ? s.prefill_us[i] : null)),
+    marks: points.map(([p, i], n) => (p === k && (s.prefill_marks || []).includes(i) ? n : -1)).filter((n) => n >= 0),
+  }));
+  const figure = el("figure", { class: "steps" }, el("figcaption", {}, name + ": with a prefill ", el("small", {}, points.length + " rows")));
+  body.append(figure);
+  figure.append(legend(list.map((s) => s.mode), "○ "));
+  draw(figure, {
+    label: name + ", time of a step with a prefill over its tokens", x: points.map(([k, i]) => Math.max(1, list[k].tokens[i])), series: series, cloud: true, xLog: true, yLog: true, xLabel: "tokens of the step", yLabel: "µs", height: 280,
+    read: (n) => { const [k, i] = points[n], s = list[k]; return [s.mode + ", line " + s.lines[i] + ": " + s.tokens[i] + " tokens, " + s.beside[i] + " decodes beside, ", b(num(s.prefill_us[i], 5) + " µs"), s.prefill_forward_us[i] === null ? "" : ", forward " + num(s.prefill_forward_us[i], 5) + " µs"]; },
+    table: () => ({ columns: ["mode", "line of step.csv", "tokens", "decodes", "step, µs", "forward, µs"], rows: points.map(([k, i]) => { const s = list[k]; return [s.mode, s.lines[i], s.tokens[i], s.beside[i], s.prefill_us[i], s.prefill_forward_us[i]]; }) }),
+  });
+}
+
 // Anchors over the run.
 function drifts() {
   const host = byId("drifts");
@@ -607,6 +680,7 @@ document.querySelectorAll(".grids").forEach(grids);
 judged();
 alphas();
 skews();
+steps();
 drifts();
 links();
 themes();
