@@ -172,21 +172,28 @@ func (c *FA2Class) blocks(k int) float64 {
 // demand on memory in sc.
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
 	sc.heads = append(sc.heads[:0], 0)
-	sc.skipped, sc.busy = 0, 0
+	sc.skipped, sc.busy, sc.from = 0, 0, 0
 	mean := c.Cd + sh.sumK/128/float64(sh.requests)
 	near := max(fa2Near, fa2NearFew*mean)
 	if len(runs) > unlikeRuns {
 		near = fa2NearTile * mean
 	}
-	group := 1
 	if sh.splits == 1 {
-		group = sh.columns / g.KVHeads
 		g.fa2Heads(runs, sh, c, sc, near, fa2Placed)
 	} else {
 		g.fa2Splitted(runs, sh, c, sc, near)
 	}
 	sc.makespan = sc.wheel.last
-	sc.reads.gather(sc.wheel.spans, sc.heads, group, c.Drift, sc.makespan)
+	sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), c.Drift, sc.makespan)
+}
+
+// fa2Group is how many of the heads that have tiles of their own read the same
+// keys one after another.
+func (g Geometry) fa2Group(sh *fa2Shape) int {
+	if sh.splits > 1 {
+		return 1
+	}
+	return sh.columns / g.KVHeads
 }
 
 // fa2Splitted places the tiles of requests whose keys are split: request by
@@ -219,10 +226,11 @@ func (g Geometry) fa2Splitted(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 }
 
 // Where heads are many, those in the middle are as the others: so many tiles
-// are placed one by one, or the heads of two groups and of some waves.
+// are placed one by one, or the heads of so many waves of tiles, in whole groups.
 const (
-	fa2Placed = 300
-	fa2Waves  = 3
+	fa2Placed      = 300
+	fa2Waves       = 5
+	fa2UnlikeWaves = 2 // where many requests are unlike, which mixes tiles sooner
 	// Times that differ by less are taken as one: in key blocks, as a share of
 	// the mean tile, and as a share of it where many requests are unlike.
 	fa2Near     = 0.2
@@ -237,11 +245,15 @@ const (
 // tokens first, at most about so many of them one by one.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, near float64, most int) {
 	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
-	group := sh.columns / g.KVHeads
+	group := g.fa2Group(sh)
 	placed := sh.columns
-	if len(sc.tiles) > most/placed {
-		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
-		placed = min(placed, ceilDiv(max(2*group, most/len(sc.tiles), waves), group)*group)
+	if events := sc.events(g.SMs); len(sc.tiles) > 1 && events*placed > most {
+		waves, whole := float64(fa2Waves), math.Ceil
+		if len(runs) > unlikeRuns {
+			waves, whole = fa2UnlikeWaves, math.Round
+		}
+		groups := max(float64(most)/float64(events), waves*float64(g.SMs)/float64(sh.perHead)) / float64(group)
+		placed = min(placed, max(int(whole(groups)), 1)*group)
 	}
 	work, longest := 0.0, 0.0
 	for i := range sc.tiles {
@@ -266,7 +278,28 @@ func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, n
 	if placed < sh.columns {
 		sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
 		sc.busy = w.earliest()
+		// What goes on like this is the later half, of which whole groups: the
+		// first head of each finds nothing in the cache. Of one group, it is as
+		// much of the first head as of the others.
+		period := float64(group) * work / float64(g.SMs)
+		switch {
+		case group == 1:
+			sc.from = sc.busy / 2
+		case sc.busy >= period:
+			sc.from = sc.busy - max(1, math.Floor(sc.busy/period/2))*period
+		default:
+			sc.from = max(0, period-sc.busy) / float64(group-1)
+		}
 	}
+}
+
+// events are how many placements a head takes at most.
+func (sc *scratch) events(sms int) int {
+	n := 0
+	for i := range sc.tiles {
+		n += min(sc.tiles[i].count, sms)
+	}
+	return n
 }
 
 // finite is x, or 0 for what no kernel has.
@@ -339,11 +372,12 @@ const edgeStep = 1.2
 // fa2Span is the length of a schedule, in key blocks.
 type fa2Span struct {
 	makespan float64
-	busy     float64 // until when all multiprocessors are
+	from     float64 // until busy, all multiprocessors are at work that goes on like this
+	busy     float64
 	skipped  float64 // of it that was left out
 }
 
-func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.busy, sc.skipped} }
+func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.from, sc.busy, sc.skipped} }
 
 // timeUS turns a schedule into time.
 func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, s fa2Span, r *reads) float64 {

@@ -79,7 +79,7 @@ func TestFA2HeadsLeftOut(t *testing.T) {
 			t.Fatalf("%+v: heads left out of %d batches only", g, left)
 		}
 		slices.Sort(errs)
-		if p50, p90 := errs[len(errs)/2], errs[len(errs)*9/10]; p50 > 0.01 || p90 > 0.04 {
+		if p50, p90 := errs[len(errs)/2], errs[len(errs)*9/10]; p50 > 0.01 || p90 > 0.03 {
 			t.Errorf("%+v: %d batches: %.4f at the median, %.4f at the 90th percentile", g, len(errs), p50, p90)
 		}
 	}

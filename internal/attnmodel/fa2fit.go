@@ -76,6 +76,7 @@ type fa2Plan struct {
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 	const (
 		scheduled = 6  // the first so many change the schedule
+		fa2Drift  = 4  // of them
 		added     = 12 // the others are times that are added to it
 	)
 	fields := func(c *FA2Class) []*float64 {
@@ -104,6 +105,21 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		}
 		scratchPool.Put(sc)
 	}
+	// Drift leaves tiles where they are.
+	drifted := make([]fa2Plan, len(rows))
+	scheduleBoth := func(c FA2Class, drift float64) {
+		sc := scratchPool.Get().(*scratch)
+		for i := range rows {
+			sh := &rows[i].shape
+			g.fa2Schedule(rows[i].runs, sh, &c, sc)
+			plans[i] = fa2Plan{sc.plan(), sc.reads}
+			if used[fa2Drift] {
+				sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), drift, sc.makespan)
+				drifted[i] = fa2Plan{sc.plan(), sc.reads}
+			}
+		}
+		scratchPool.Put(sc)
+	}
 	var curves fa2Curves
 	evaluate := func(c *FA2Class, plans []fa2Plan, r []float64) {
 		curves.bake(c)
@@ -123,15 +139,17 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		},
 		jacobian: func(x, r, jac []float64) {
 			c := class(x)
-			schedule(c, plans)
+			const h = 0.01
+			scheduleBoth(c, c.Drift*math.Exp(h))
 			evaluate(&c, plans, r)
 			for a := range k {
-				const h = 0.01
 				was := x[a]
 				x[a] += h
 				changed := class(x)
 				x[a] = was
 				switch {
+				case a == fa2Drift && used[a]:
+					evaluate(&changed, drifted, moved)
 				case a < scheduled && used[a]:
 					schedule(changed, trial)
 					evaluate(&changed, trial, moved)

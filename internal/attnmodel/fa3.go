@@ -110,6 +110,7 @@ type scratch struct {
 	heads    []int
 	tiles    []fa2Tile
 	skipped  float64
+	from     float64
 	busy     float64
 	reads    reads
 	makespan float64

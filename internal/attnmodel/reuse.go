@@ -62,6 +62,7 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 				r.demand[readCold][b1] += s.weight * out
 				step[readCold][b0+1] += s.weight
 				step[readCold][b1] -= s.weight
+				r.total[readCold] += s.weight * (x1 - x0)
 				continue
 			}
 			long := x1 - x0 // in parts
@@ -105,10 +106,9 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 }
 
 // stretch is the mean factor by which contention for memory stretches a
-// schedule, and that of the second half of the time that all multiprocessors
-// are busy. footprint are the bytes that
-// the batch reads once; x is the time of a key block from memory over that of
-// its arithmetic.
+// schedule, and that of the span's time from from to busy. footprint are the
+// bytes that the batch reads once; x is the time of a key block from memory over
+// that of its arithmetic.
 //
 // What a head reads again comes from the cache, unless more than the cache
 // holds came from memory in between: one part of the schedule follows from
@@ -130,10 +130,24 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 			n++
 		}
 	}
+	to := min(max(readBins*s.busy/makespan, 1), readBins)
+	from := min(readBins*s.from/makespan, to-1)
+	if most := r.most() * perBin; curves.miss.at(most) < fewMisses {
+		// Whatever is read, the cache holds it.
+		for b := range readBins {
+			d := r.demand[readCold][b]
+			demand := (c.G2 + (1-c.G2)*coldMiss) * d
+			for _, k := range kinds[:n] {
+				demand += c.G2 * r.demand[k][b]
+			}
+			f := curves.soft.at(demand * x)
+			all += f
+			busy += f * overlap(b, from, to)
+		}
+		return all / readBins, busy / (to - from)
+	}
 	var read [readBins + 1]float64 // from memory until a bin, over what the cache holds
 	last := 0.0
-	to := min(max(int(readBins*s.busy/makespan), 2), readBins)
-	from := to / 2
 	for b := range readBins {
 		d := r.demand[readCold][b]
 		missed := coldMiss * d
@@ -156,11 +170,26 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 		read[b+1] = read[b] + last
 		f := curves.soft.at(demand * x)
 		all += f
-		if b >= from && b < to {
-			busy += f
-		}
+		busy += f * overlap(b, from, to)
 	}
-	return all / readBins, busy / float64(to-from)
+	return all / readBins, busy / (to - from)
+}
+
+// overlap is how much of part b lies between from and to.
+func overlap(b int, from, to float64) float64 {
+	return max(0, min(float64(b+1), to)-max(float64(b), from))
+}
+
+// fewMisses is a share of reads that miss the cache which is as good as none.
+const fewMisses = 1e-4
+
+// most is all that is read, as demand times parts.
+func (r *reads) most() float64 {
+	sum := 0.0
+	for _, t := range r.total {
+		sum += t
+	}
+	return sum
 }
 
 // at is y between whole numbers; 0 before the first.
