@@ -10,7 +10,7 @@ const keyBlockBytes = 65536
 // the same keys: by octaves of time, from half of a schedule's part on, and at
 // last those that nothing of the batch has read before.
 const (
-	readBins  = 48
+	readBins  = 32
 	readCold  = 8
 	readKinds = readCold + 1
 )
