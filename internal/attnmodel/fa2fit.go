@@ -131,7 +131,7 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 	p := problem{
 		scale: fa2Scale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
-		weights: make([]float64, len(rows)),
+		weight: func(i int) float64 { return rows[i].weight },
 		residuals: func(x, r []float64) {
 			c := class(x)
 			schedule(c, trial)
@@ -170,9 +170,6 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 				row[0], row[1], row[2] = f0/us, copied/us, join/us
 			}
 		},
-	}
-	for i := range rows {
-		p.weights[i] = rows[i].weight
 	}
 	for a := range k {
 		p.pull[a] = fitPull

@@ -376,7 +376,7 @@ func sampleIndices(length, n int) []int {
 const fieldNoise = 1e-4
 
 // tuneSamples is how many nodes are left out for each setting that is tried.
-const tuneSamples = 300
+const tuneSamples = 200
 
 // wideUnlike is Unlike where batches with alike decodes have to do for others.
 const wideUnlike = 0.4

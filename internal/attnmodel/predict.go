@@ -172,8 +172,8 @@ func New(c Config) *Predictor {
 
 // A short fit to few samples tells kernels apart.
 const (
-	likelierSamples = 100
-	likelierSteps   = 4
+	likelierSamples = 80
+	likelierSteps   = 3
 )
 
 // likelier leaves one kernel where the other is plainly another: by the models
