@@ -1,10 +1,10 @@
 package traceloader
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/layerprof/layerprof/internal/attnmodel"
 	"github.com/layerprof/layerprof/internal/hardware"
@@ -13,39 +13,36 @@ import (
 )
 
 // applyAccurate replaces the parity rules behind the handles of t.
-func applyAccurate(t *Table, b *perfio.Bundle, o *Options) error {
+func applyAccurate(t *Table, b *perfio.Bundle, o *Options) {
 	stored, warning := storedCalibration(b, o)
 	if warning != "" {
 		t.warnings = append(t.warnings, warning)
 	}
-	t.calibration = &Calibration{Version: calibrationVersion}
+	// Each folder is calibrated by itself.
+	found := make([]TPCalibration, len(t.tps))
+	var done sync.WaitGroup
 	for i := range t.tps {
 		f := &t.tps[i]
-		var rows *perfio.TP
-		for k := range b.TPs {
-			if b.TPs[k].Degree == f.degree {
-				rows = &b.TPs[k]
-			}
-		}
-		for _, curves := range []map[string]*curve{f.dense, f.perSequence} {
-			for _, name := range slices.Sorted(maps.Keys(curves)) {
-				curves[name] = accurateCurve(curves[name])
-			}
-		}
-		c := TPCalibration{TP: f.degree}
-		if f.attention != nil && rows != nil {
-			a, err := newAccurateAttention(t, b, f, rows, stored.tp(f.degree))
-			if err != nil {
-				return fmt.Errorf("traceloader: tp%d: %w", f.degree, err)
-			}
-			if a != nil {
-				f.attention = a
-				c = a.calibration()
-			}
-		}
-		t.calibration.TPs = append(t.calibration.TPs, c)
+		done.Go(func() { found[i] = applyAccurateTP(t, b, f, stored.tp(f.degree)) })
 	}
-	return nil
+	done.Wait()
+	t.calibration = &Calibration{Version: calibrationVersion, TPs: found}
+}
+
+func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *attnmodel.Calibration) TPCalibration {
+	for _, curves := range []map[string]*curve{f.dense, f.perSequence} {
+		for _, name := range slices.Sorted(maps.Keys(curves)) {
+			curves[name] = accurateCurve(curves[name])
+		}
+	}
+	i := slices.IndexFunc(b.TPs, func(tp perfio.TP) bool { return tp.Degree == f.degree })
+	if f.attention != nil && i >= 0 {
+		if a := newAccurateAttention(t, b, f, &b.TPs[i], stored); a != nil {
+			f.attention = a
+			return a.calibration()
+		}
+	}
+	return TPCalibration{TP: f.degree}
 }
 
 // geometryOf says how many heads one rank has and how many multiprocessors the

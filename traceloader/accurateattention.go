@@ -30,7 +30,7 @@ var runPool = sync.Pool{New: func() any {
 
 // newAccurateAttention calibrates one tp folder; nil where nothing was
 // measured that could be used.
-func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *attnmodel.Calibration) (*accurateAttention, error) {
+func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *attnmodel.Calibration) *accurateAttention {
 	var backend string
 	if b.Meta != nil && b.Meta.Root != nil {
 		backend = b.Meta.AttentionBackend()
@@ -40,12 +40,12 @@ func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.T
 		Geometry: a.geometry, Kernel: kernelOf(backend), Samples: attentionSamples(rows, a.first), Linear: a.lines, Stored: stored,
 	})
 	if a.predictor == nil {
-		return nil, nil
+		return nil
 	}
 	if a.predictor.Basis() != attnmodel.Linear {
 		a.baked = attnmodel.Bake(a.predictor, axesOf(rows), a.first, 2)
 	}
-	return a, nil
+	return a
 }
 
 func axesOf(rows *perfio.TP) attnmodel.Axes {

@@ -79,9 +79,7 @@ func New(b *perfio.Bundle, o Options) (*Table, error) {
 		return nil, errors.Join(errs...)
 	}
 	if o.Rules == Accurate {
-		if err := applyAccurate(t, b, &t.options); err != nil {
-			return nil, err
-		}
+		applyAccurate(t, b, &t.options)
 	}
 	if o.Refuse {
 		for i := range t.tps {

@@ -30,7 +30,9 @@ func newAccuracyCommand() *cobra.Command {
 		Long: "Accuracy runs the tests T1 to T9 on a bundle that has the data for them: rows of its own files are held out\n" +
 			"and predicted from the rest, by both sets of rules. With --shots FILE it judges the bundle by batches that\n" +
 			"were measured apart, JSON lines {\"requests\":[[new_tokens,kv_history],…],\"measured_us\":{LAYER: TIME}}, by kind of\n" +
-			"batch. Errors are |predicted/measured - 1| in percent; the bias is the median of the signed error.",
+			"batch. Errors are |predicted/measured - 1| in percent; the bias is the median of the signed error. T3 and T4 hold\n" +
+			"out all rows of a chunk or a number of decodes; T3-points and T4-points, which run only where --tests names them,\n" +
+			"single points of lines.",
 		Args: exactArgs(1, "one bundle"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON && !cmd.Flags().Changed("format") {
@@ -42,7 +44,7 @@ func newAccuracyCommand() *cobra.Command {
 			if err := known("--rules", rules, judge.RuleNames()); err != nil {
 				return err
 			}
-			if err := known("--tests", tests, accuracy.Tests()); err != nil {
+			if err := known("--tests", tests, append(accuracy.Tests(), accuracy.Optional()...)); err != nil {
 				return err
 			}
 			bundle, err := readBundle(args[0])

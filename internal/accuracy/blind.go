@@ -16,22 +16,8 @@ import (
 // Rules may well be made from a folder: a stored calibration, say, or a file
 // that they read again. That is what this is for.
 func CheckBlind(d Data, rules func(Data) Rules, o Options) error {
-	for _, test := range Tests() {
-		if o.Tests != nil {
-			found := false
-			for _, t := range o.Tests {
-				found = found || t == test
-			}
-			if !found {
-				continue
-			}
-		}
-		units := splits(d, test)
-		if test == "T3" || test == "T4" {
-			axis := axisOf(test)
-			units = lineSplits(d, linesOf(d.Attention, axis), axis)
-		}
-		for _, s := range units {
+	for _, test := range o.named() {
+		for _, s := range splits(d, test) {
 			open, err := rules(d).Train(s.train)
 			if err != nil {
 				return err

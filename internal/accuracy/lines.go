@@ -3,6 +3,7 @@ package accuracy
 import (
 	"cmp"
 	"maps"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -73,11 +74,11 @@ func LeaveOneOut(rows []perfio.AttentionRow, test string, rules LineRules, yield
 
 // lineSplits holds out one value of the axis after another, with all rows that
 // have it, and asks for the interior points there.
-func lineSplits(d Data, lines []line, axis func(perfio.AttentionRow) int) []split {
+func lineSplits(d Data, axis func(perfio.AttentionRow) int) []split {
 	ask := map[int][]question{}
-	for _, l := range lines {
+	for _, l := range linesOf(d.Attention, axis) {
 		for _, r := range l[1 : len(l)-1] {
-			ask[axis(r)] = append(ask[axis(r)], question{Uniform(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode), r.TimeUS})
+			ask[axis(r)] = append(ask[axis(r)], uniformQuestion(r))
 		}
 	}
 	var out []split
@@ -91,4 +92,39 @@ func lineSplits(d Data, lines []line, axis func(perfio.AttentionRow) int) []spli
 		out = append(out, whole(s)...)
 	}
 	return out
+}
+
+// pointFolds is how many folds the interior points of lines are dealt to.
+const pointFolds = 8
+
+// pointSplits holds out single interior points of lines. In each fold, points
+// of one line that are held out are pointFolds places apart, so that their
+// neighbours are seen, and where a line begins has nothing to do with the lines
+// beside it.
+func pointSplits(d Data, axis func(perfio.AttentionRow) int) []split {
+	fold := map[perfio.AttentionRow]int{} // of the rows that are held out in turn
+	rnd := rand.New(rand.NewPCG(foldSeed, 1))
+	for _, l := range linesOf(d.Attention, axis) {
+		first := rnd.IntN(pointFolds)
+		for i, r := range l[1 : len(l)-1] {
+			fold[r] = (first + i) % pointFolds
+		}
+	}
+	var out []split
+	for f := range pointFolds {
+		var s split
+		for _, r := range d.Attention {
+			if at, ok := fold[r]; ok && at == f {
+				s.ask = append(s.ask, uniformQuestion(r))
+			} else {
+				s.train.Attention = append(s.train.Attention, r)
+			}
+		}
+		out = append(out, whole(s)...)
+	}
+	return out
+}
+
+func uniformQuestion(r perfio.AttentionRow) question {
+	return question{Uniform(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode), r.TimeUS}
 }

@@ -26,6 +26,19 @@ type Options struct {
 // Tests are the names of the tests in order.
 func Tests() []string { return []string{"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"} }
 
+// Optional are the names of tests that run only where they are asked for: T3
+// and T4 with single points of lines held out rather than all rows of a
+// coordinate.
+func Optional() []string { return []string{"T3-points", "T4-points"} }
+
+// named are the tests that are asked for, in order.
+func (o Options) named() []string {
+	if o.Tests == nil {
+		return Tests()
+	}
+	return slices.DeleteFunc(append(Tests(), Optional()...), func(test string) bool { return !slices.Contains(o.Tests, test) })
+}
+
 // split is a test's unit: what the rules may see, and what they are asked.
 type split struct {
 	train Data
@@ -41,10 +54,7 @@ type question struct {
 // ask for is left out. d.Skew must be normalized.
 func Run(d Data, rules Rules, o Options) ([]Result, error) {
 	var out []Result
-	for _, test := range Tests() {
-		if o.Tests != nil && !slices.Contains(o.Tests, test) {
-			continue
-		}
+	for _, test := range o.named() {
 		e, err := run(d, rules, test)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", test, rules.Name(), err)
@@ -59,23 +69,25 @@ func Run(d Data, rules Rules, o Options) ([]Result, error) {
 
 func run(d Data, rules Rules, test string) (*Errors, error) {
 	e := new(Errors)
-	if test == "T3" || test == "T4" {
+	if axis := axisOf(test); axis != nil {
 		if lr, ok := rules.(LineRules); ok {
 			LeaveOneOut(d.Attention, test, lr, func(r perfio.AttentionRow, us float64) { e.add(us, true, r.TimeUS) })
 			return e, nil
 		}
-		axis := axisOf(test)
-		return e, judge(lineSplits(d, linesOf(d.Attention, axis), axis), rules, e)
 	}
 	return e, judge(splits(d, test), rules, e)
 }
 
-// axisOf is the coordinate along which T3 or T4 leave points out.
+// axisOf is the coordinate along which T3 or T4 leave points out; nil for other
+// tests.
 func axisOf(test string) func(perfio.AttentionRow) int {
-	if test == "T3" {
+	switch test {
+	case "T3", "T3-points":
 		return func(r perfio.AttentionRow) int { return r.PrefillChunk }
+	case "T4", "T4-points":
+		return func(r perfio.AttentionRow) int { return r.NDecode }
 	}
-	return func(r perfio.AttentionRow) int { return r.NDecode }
+	return nil
 }
 
 func judge(splits []split, rules Rules, e *Errors) error {
@@ -105,9 +117,13 @@ type Estimator interface {
 	EstimateUS(Query) (us, sigma float64, ok bool)
 }
 
-// splits of all tests but T3 and T4.
+// splits are a test's units.
 func splits(d Data, test string) []split {
 	switch test {
+	case "T3", "T4":
+		return lineSplits(d, axisOf(test))
+	case "T3-points", "T4-points":
+		return pointSplits(d, axisOf(test))
 	case "T1", "T2":
 		var doubled, others []perfio.AttentionRow
 		for _, r := range d.Attention {
@@ -120,7 +136,7 @@ func splits(d Data, test string) []split {
 		s := split{train: Data{Attention: doubled}}
 		if test == "T2" {
 			for _, r := range others {
-				s.ask = append(s.ask, question{Uniform(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode), r.TimeUS})
+				s.ask = append(s.ask, uniformQuestion(r))
 			}
 		} else {
 			for _, r := range d.Skew {

@@ -82,12 +82,12 @@ func TestHeldOutRowsAreNotShown(t *testing.T) {
 	d, _ := Normalize(folder())
 	// The made-up kv_mean of T1 may fall on the grid, as real ones do: its
 	// t_mean comes from another file.
-	results, err := Run(d, recorder{t}, Options{Tests: []string{"T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"}, TP: 2})
+	results, err := Run(d, recorder{t}, Options{Tests: []string{"T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T3-points", "T4-points"}, TP: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(results) != 8 {
-		t.Errorf("%d tests ran, want 8: %+v", len(results), results)
+	if len(results) != 10 {
+		t.Errorf("%d tests ran, want 10: %+v", len(results), results)
 	}
 	for _, r := range results {
 		if r.N == 0 || r.TP != 2 || r.Rules != "recorder" {
@@ -128,7 +128,7 @@ func (l lookup) AttentionUS(q Query) (float64, bool) {
 // The protocol catches rules that look at held-out rows.
 func TestCheckBlind(t *testing.T) {
 	d, _ := Normalize(folder())
-	for _, test := range []string{"T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9"} {
+	for _, test := range append(Tests()[1:], Optional()...) {
 		o := Options{Tests: []string{test}}
 		if err := CheckBlind(d, func(d Data) Rules { return lookup{known: d, honest: true} }, o); err != nil {
 			t.Errorf("honest rules: %v", err)
@@ -136,6 +136,44 @@ func TestCheckBlind(t *testing.T) {
 		err := CheckBlind(d, func(d Data) Rules { return lookup{known: d} }, o)
 		if err == nil || !strings.HasPrefix(err.Error(), test+": ") {
 			t.Errorf("%s: rules that peek: found %v, expected an error of %s", test, err, test)
+		}
+	}
+}
+
+// Each interior point of a line is asked for once, with its neighbours shown.
+func TestPointsKeepTheirNeighbours(t *testing.T) {
+	d, _ := Normalize(folder())
+	for _, test := range Optional() {
+		axis := axisOf(test)
+		asked := map[Query]int{}
+		where := map[Query]int{}
+		units := splits(d, test)
+		for f, s := range units {
+			for _, q := range s.ask {
+				asked[q.query]++
+				where[q.query] = f
+			}
+		}
+		interior := 0
+		for _, l := range linesOf(d.Attention, axis) {
+			last := -1
+			for i, r := range l {
+				q := Uniform(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode)
+				if i == 0 || i == len(l)-1 {
+					if asked[q] != 0 {
+						t.Errorf("%s: an end of a line is held out: %+v", test, q)
+					}
+					continue
+				}
+				interior++
+				if asked[q] != 1 || where[q] == last {
+					t.Errorf("%s: %+v: asked for %d times, in fold %d, the point before it in %d", test, q, asked[q], where[q], last)
+				}
+				last = where[q]
+			}
+		}
+		if interior == 0 || interior != len(asked) {
+			t.Errorf("%s: %d of %d interior points are asked for", test, len(asked), interior)
 		}
 	}
 }

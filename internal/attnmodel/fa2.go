@@ -67,19 +67,29 @@ func NewFA2(g Geometry, p FA2Params) *FA2 {
 // TimeUS is the attention layer's time for a batch in executed order. An empty
 // batch takes 0.
 func (m *FA2) TimeUS(runs []Run) float64 {
+	us, _ := m.timeUS(runs)
+	return us
+}
+
+func (m *FA2) timeUS(runs []Run) (us float64, class int) {
 	sh := m.Geometry.fa2Shape(runs)
 	if sh.requests == 0 {
-		return 0
+		return 0, 0
 	}
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa2Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
+	us = sh.timeUS(c, &m.curves[sh.kernel], sc.plan(), &sc.reads)
 	scratchPool.Put(sc)
-	return t
+	return us, sh.class(runs)
 }
 
-func (m *FA2) class(runs []Run) int { return int(m.Kernel(runs))*2 + decodes(runs) }
+func (m *FA2) class(runs []Run) int {
+	sh := m.Geometry.fa2Shape(runs)
+	return sh.class(runs)
+}
+
+func (sh *fa2Shape) class(runs []Run) int { return int(sh.kernel)*2 + decodes(runs) }
 
 // Kernel says which kernel the batch runs.
 func (m *FA2) Kernel(runs []Run) FA2Kernel { return m.Geometry.fa2Shape(runs).kernel }
@@ -161,92 +171,143 @@ func (c *FA2Class) blocks(k int) float64 {
 // fa2Schedule places all tiles and leaves the makespan, in key blocks, and the
 // demand on memory in sc.
 func (g Geometry) fa2Schedule(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch) {
-	sc.levels.reset(g.SMs)
-	sc.levels.early = c.Early
-	sc.spans = sc.spans[:0]
-	sc.list, sc.skipped, sc.busy = sc.list[:0], 0, 0
-	sc.levels.near = fa2Near
+	sc.heads = append(sc.heads[:0], 0)
+	sc.skipped, sc.busy, sc.from = 0, 0, 0
+	mean := c.Cd + sh.sumK/128/float64(sh.requests)
+	near := max(fa2Near, fa2NearFew*mean)
 	if len(runs) > unlikeRuns {
-		sc.levels.near = fa2NearTile * (c.Cd + sh.sumK/128/float64(sh.requests))
+		near = fa2NearTile * mean
 	}
 	if sh.splits == 1 {
-		g.fa2Heads(runs, sh, c, sc, fa2Placed)
+		g.fa2Heads(runs, sh, c, sc, near, fa2Placed)
 	} else {
-		// Splits run request by request, all heads of one before the next.
-		for _, r := range runs {
-			k := r.New + r.History
-			nb := ceilDiv(k, 128)
-			per := ceilDiv(nb, sh.splits)
-			full := (nb - 1) / per
-			last := float64(nb-full*per) - c.Phi*(float64(nb)-float64(k)/128)
-			rest := sh.splits - full - 1
-			cost, lastCost := float64(per)+c.Cd, last+c.Cd
-			for range r.Count * g.KVHeads {
-				if full > 0 {
-					sc.levels.place(full, cost, float64(per)/cost, &sc.spans)
-				}
-				sc.levels.place(1, lastCost, last/lastCost, &sc.spans)
-				if rest > 0 {
-					sc.levels.place(rest, c.E, 0, nil)
-				}
+		g.fa2Splitted(runs, sh, c, sc, near)
+	}
+	sc.makespan = sc.wheel.last
+	sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), c.Drift, sc.makespan)
+}
+
+// fa2Group is how many of the heads that have tiles of their own read the same
+// keys one after another.
+func (g Geometry) fa2Group(sh *fa2Shape) int {
+	if sh.splits > 1 {
+		return 1
+	}
+	return sh.columns / g.KVHeads
+}
+
+// fa2Splitted places the tiles of requests whose keys are split: request by
+// request, all heads of one before the next.
+func (g Geometry) fa2Splitted(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, near float64) {
+	longest := 0
+	for _, r := range runs {
+		longest = max(longest, r.New+r.History)
+	}
+	sc.wheel.reset(g.SMs, near, finite(float64(ceilDiv(ceilDiv(longest, 128), sh.splits))+c.Cd), c.Early)
+	for _, r := range runs {
+		k := r.New + r.History
+		nb := ceilDiv(k, 128)
+		per := ceilDiv(nb, sh.splits)
+		full := (nb - 1) / per
+		last := float64(nb-full*per) - c.Phi*(float64(nb)-float64(k)/128)
+		rest := float64(sh.splits-full-1) * c.E
+		cost, lastCost := float64(per)+c.Cd, last+c.Cd
+		for range r.Count * g.KVHeads {
+			if full > 0 {
+				sc.wheel.place(full, cost, float64(per)/cost)
+			}
+			sc.wheel.place(1, lastCost, last/lastCost)
+			if rest > 0 {
+				sc.wheel.fill(rest)
 			}
 		}
-		sc.list = cold(sc.list, sc.spans)
 	}
-	sc.makespan = sc.levels.last
-	sc.reads.set(sc.list, sc.makespan)
+	sc.heads = append(sc.heads, len(sc.wheel.spans))
 }
 
 // Where heads are many, those in the middle are as the others: so many tiles
-// are placed one by one, or the heads of two groups and of some waves.
+// are placed one by one, or the heads of so many waves of tiles, in whole groups.
 const (
-	fa2Placed = 300
-	fa2Waves  = 3
-	// fa2NearTile is nearTile of FlashAttention-2, which places tiles by the head.
+	fa2Placed      = 300
+	fa2Waves       = 5
+	fa2UnlikeWaves = 2 // where many requests are unlike, which mixes tiles sooner
+	// Times that differ by less are taken as one: in key blocks, as a share of
+	// the mean tile, and as a share of it where many requests are unlike.
+	fa2Near     = 0.2
+	fa2NearFew  = 0.02
 	fa2NearTile = 0.05
-	// fa2Near is the same where few runs are unlike, in key blocks.
-	fa2Near = 0.2
+	// fa2Blur is the share of a part of the schedule within which equal tiles
+	// count as starting together when memory is shared out.
+	fa2Blur = 0.25
 )
 
 // fa2Heads places the tiles head by head, request by request, first query
-// tokens first, at most about so many of them one by one, and notes how long
-// after the head before each head reads the
-// same keys.
-func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, most int) {
+// tokens first, at most about so many of them one by one.
+func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, near float64, most int) {
 	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
-	group := sh.columns / g.KVHeads
+	group := g.fa2Group(sh)
 	placed := sh.columns
-	if len(sc.tiles) > most/placed {
-		waves := ceilDiv(fa2Waves*g.SMs, sh.perHead)
-		placed = min(placed, ceilDiv(max(2*group, most/len(sc.tiles), waves), group)*group)
-	}
-	before := 0
-	for h := range placed {
-		at := len(sc.spans)
-		for i := range sc.tiles {
-			t := &sc.tiles[i]
-			sc.levels.place(t.count, t.cost, t.weight, &sc.spans)
-			if t.empty > 0 {
-				sc.levels.fill(t.empty)
-			}
+	if events := sc.events(g.SMs); len(sc.tiles) > 1 && events*placed > most {
+		waves, whole := float64(fa2Waves), math.Ceil
+		if len(runs) > unlikeRuns {
+			waves, whole = fa2UnlikeWaves, math.Round
 		}
-		if h%group != 0 {
-			sc.list = again(sc.list, sc.spans[before:at], sc.spans[at:], c.Drift)
-		} else {
-			sc.list = cold(sc.list, sc.spans[at:])
-		}
-		before = at
+		groups := max(float64(most)/float64(events), waves*float64(g.SMs)/float64(sh.perHead)) / float64(group)
+		placed = min(placed, max(int(whole(groups)), 1)*group)
 	}
-	if placed == sh.columns {
-		return
-	}
-	work := 0.0
+	work, longest := 0.0, 0.0
 	for i := range sc.tiles {
 		t := &sc.tiles[i]
 		work += float64(t.count)*t.cost + t.empty
+		longest = max(longest, t.cost)
 	}
-	sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
-	sc.busy = sc.levels.buf[sc.levels.head].at
+	w := &sc.wheel
+	least := work * float64(placed) / float64(g.SMs) // of the makespan
+	w.reset(g.SMs, near, finite(longest), c.Early)
+	w.blur = fa2Blur / readBins * least
+	for range placed {
+		for i := range sc.tiles {
+			t := &sc.tiles[i]
+			w.place(t.count, t.cost, t.weight)
+			if t.empty > 0 {
+				w.fill(t.empty)
+			}
+		}
+		sc.heads = append(sc.heads, len(w.spans))
+	}
+	if placed < sh.columns {
+		sc.skipped = float64(sh.columns-placed) * work / float64(g.SMs)
+		sc.busy = w.earliest()
+		// What goes on like this is the later half, of which whole groups: the
+		// first head of each finds nothing in the cache. Of one group, it is as
+		// much of the first head as of the others.
+		period := float64(group) * work / float64(g.SMs)
+		switch {
+		case group == 1:
+			sc.from = sc.busy / 2
+		case sc.busy >= period:
+			sc.from = sc.busy - max(1, math.Floor(sc.busy/period/2))*period
+		default:
+			sc.from = max(0, period-sc.busy) / float64(group-1)
+		}
+	}
+}
+
+// events are how many placements a head takes at most.
+func (sc *scratch) events(sms int) int {
+	n := 0
+	for i := range sc.tiles {
+		n += min(sc.tiles[i].count, sms)
+	}
+	return n
+}
+
+// finite is x, or 0 for what no kernel has.
+func finite(x float64) float64 {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return 0
+	}
+	return x
 }
 
 // fa2Tile is equal tiles of one head that follow one another, and the work of
@@ -259,7 +320,7 @@ type fa2Tile struct {
 
 // fa2EmptyWork of empty tiles, in key blocks, is put down at once where the
 // tiles are all unlike.
-const fa2EmptyWork = 4
+const fa2EmptyWork = 8
 
 // appendTiles appends the tiles of one head.
 func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Tile {
@@ -311,22 +372,28 @@ const edgeStep = 1.2
 // fa2Span is the length of a schedule, in key blocks.
 type fa2Span struct {
 	makespan float64
-	busy     float64 // until when all multiprocessors are
+	from     float64 // until busy, all multiprocessors are at work that goes on like this
+	busy     float64
 	skipped  float64 // of it that was left out
 }
 
-func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.busy, sc.skipped} }
+func (sc *scratch) plan() fa2Span { return fa2Span{sc.makespan, sc.from, sc.busy, sc.skipped} }
 
 // timeUS turns a schedule into time.
 func (sh *fa2Shape) timeUS(c *FA2Class, curves *fa2Curves, s fa2Span, r *reads) float64 {
 	footprint := 512 * sh.sumK * sh.kvHeads
 	all, busy := r.stretch(s, footprint, keyBlockBytes/(c.BW*1e6*c.Tau), c, curves)
-	t := c.F0 + c.Tau*(s.makespan*all+s.skipped*busy)
+	f0, copied, join := sh.addedUS(c)
+	return c.Tau*(s.makespan*all+s.skipped*busy) + f0 + copied + join
+}
+
+// addedUS are the times that are added to a schedule's.
+func (sh *fa2Shape) addedUS(c *FA2Class) (f0, copied, join float64) {
 	if sh.requests > 1 {
-		t += c.Copy
+		copied = c.Copy
 	}
 	if sh.splits > 1 {
-		t += c.Join * float64(sh.splits)
+		join = c.Join * float64(sh.splits)
 	}
-	return t
+	return c.F0, copied, join
 }

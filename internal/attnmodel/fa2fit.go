@@ -74,9 +74,13 @@ type fa2Plan struct {
 }
 
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
-	const scheduled = 6 // the first so many change the schedule
+	const (
+		scheduled = 6  // the first so many change the schedule
+		fa2Drift  = 4  // of them
+		added     = 12 // the others are times that are added to it
+	)
 	fields := func(c *FA2Class) []*float64 {
-		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Early, &c.Tau, &c.F0, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.Copy, &c.Join}
+		return []*float64{&c.C, &c.Cd, &c.E, &c.Phi, &c.Drift, &c.Early, &c.Tau, &c.BW, &c.P, &c.L2, &c.G2, &c.S, &c.F0, &c.Copy, &c.Join}
 	}
 	var start []float64
 	for _, f := range fields(&c) {
@@ -90,6 +94,8 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		}
 		return c
 	}
+	// What does not change the schedule of any row need not be tried.
+	used := fa2Used(rows)
 	plans, trial := make([]fa2Plan, len(rows)), make([]fa2Plan, len(rows))
 	schedule := func(c FA2Class, into []fa2Plan) {
 		sc := scratchPool.Get().(*scratch)
@@ -99,45 +105,71 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		}
 		scratchPool.Put(sc)
 	}
-	var curves fa2Curves
-	evaluate := func(x []float64, plans []fa2Plan, r []float64) {
-		c := class(x)
-		curves.bake(&c)
+	// Drift leaves tiles where they are.
+	drifted := make([]fa2Plan, len(rows))
+	scheduleBoth := func(c FA2Class, drift float64) {
+		sc := scratchPool.Get().(*scratch)
 		for i := range rows {
-			r[i] = math.Log(rows[i].shape.timeUS(&c, &curves, plans[i].span, &plans[i].reads)) - rows[i].logUS
+			sh := &rows[i].shape
+			g.fa2Schedule(rows[i].runs, sh, &c, sc)
+			plans[i] = fa2Plan{sc.plan(), sc.reads}
+			if used[fa2Drift] {
+				sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), drift, sc.makespan)
+				drifted[i] = fa2Plan{sc.plan(), sc.reads}
+			}
+		}
+		scratchPool.Put(sc)
+	}
+	var curves fa2Curves
+	evaluate := func(c *FA2Class, plans []fa2Plan, r []float64) {
+		curves.bake(c)
+		for i := range rows {
+			r[i] = math.Log(rows[i].shape.timeUS(c, &curves, plans[i].span, &plans[i].reads)) - rows[i].logUS
 		}
 	}
 	moved := make([]float64, len(rows))
 	p := problem{
 		scale: fa2Scale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
-		weights: make([]float64, len(rows)),
+		weight: func(i int) float64 { return rows[i].weight },
 		residuals: func(x, r []float64) {
-			schedule(class(x), trial)
-			evaluate(x, trial, r)
+			c := class(x)
+			schedule(c, trial)
+			evaluate(&c, trial, r)
 		},
 		jacobian: func(x, r, jac []float64) {
-			schedule(class(x), plans)
-			evaluate(x, plans, r)
+			c := class(x)
+			const h = 0.01
+			scheduleBoth(c, c.Drift*math.Exp(h))
+			evaluate(&c, plans, r)
 			for a := range k {
-				const h = 0.01
 				was := x[a]
 				x[a] += h
-				if a < scheduled {
-					schedule(class(x), trial)
-					evaluate(x, trial, moved)
-				} else {
-					evaluate(x, plans, moved)
-				}
+				changed := class(x)
 				x[a] = was
+				switch {
+				case a == fa2Drift && used[a]:
+					evaluate(&changed, drifted, moved)
+				case a < scheduled && used[a]:
+					schedule(changed, trial)
+					evaluate(&changed, trial, moved)
+				case a < scheduled || a >= added:
+					continue
+				default:
+					evaluate(&changed, plans, moved)
+				}
 				for i := range rows {
 					jac[i*k+a] = (moved[i] - r[i]) / h
 				}
 			}
+			// What is added to the schedule's time.
+			for i := range rows {
+				f0, copied, join := rows[i].shape.addedUS(&c)
+				us := math.Exp(r[i] + rows[i].logUS)
+				row := jac[i*k+added:]
+				row[0], row[1], row[2] = f0/us, copied/us, join/us
+			}
 		},
-	}
-	for i := range rows {
-		p.weights[i] = rows[i].weight
 	}
 	for a := range k {
 		p.pull[a] = fitPull
@@ -145,4 +177,16 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 	}
 	p.hi[3] = math.Log(0.95) // phi
 	return class(p.solve(start, len(rows)))
+}
+
+// fa2Used says which of the constants that change schedules do so for rows of
+// one kernel: C, Cd, E, Phi, Drift, Early.
+func fa2Used(rows []fa2Fitted) [6]bool {
+	switch rows[0].shape.kernel {
+	case FA2Decode: // no chunks, all tiles with work; heads read keys of their own
+		return [6]bool{false, true, false, true, false, true}
+	case FA2DecodeSplit:
+		return [6]bool{false, true, true, true, false, true}
+	}
+	return [6]bool{true, true, true, true, true, true}
 }

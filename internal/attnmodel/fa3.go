@@ -74,17 +74,29 @@ func NewFA3(g Geometry, p FA3Params) *FA3 {
 // TimeUS is the attention layer's time for a batch in executed order: cache
 // write, attention kernel and combine or fill. An empty batch takes 0.
 func (m *FA3) TimeUS(runs []Run) float64 {
+	us, _ := m.timeUS(runs)
+	return us
+}
+
+func (m *FA3) timeUS(runs []Run) (us float64, class int) {
 	sh := m.Geometry.fa3Shape(runs)
 	if sh.requests == 0 {
-		return 0
+		return 0, 0
 	}
 	sc := scratchPool.Get().(*scratch)
 	c := &m.Params[sh.kernel]
 	m.Geometry.fa3Schedule(runs, &sh, c, sc)
-	t := sh.timeUS(c, &m.soft[sh.kernel], sc.makespan, &sc.demand)
+	us = sh.timeUS(c, &m.soft[sh.kernel], sc.makespan, &sc.demand)
 	scratchPool.Put(sc)
-	return t
+	return us, sh.class(runs)
 }
+
+func (m *FA3) class(runs []Run) int {
+	sh := m.Geometry.fa3Shape(runs)
+	return sh.class(runs)
+}
+
+func (sh *fa3Shape) class(runs []Run) int { return int(sh.kernel)*2 + decodes(runs) }
 
 // Kernel says which kernel the batch runs.
 func (m *FA3) Kernel(runs []Run) FA3Kernel { return m.Geometry.fa3Shape(runs).kernel }
@@ -94,9 +106,11 @@ type scratch struct {
 	levels   levels
 	spans    []span
 	demand   [demandBins]float64
-	list     []read
+	wheel    wheel
+	heads    []int
 	tiles    []fa2Tile
 	skipped  float64
+	from     float64
 	busy     float64
 	reads    reads
 	makespan float64

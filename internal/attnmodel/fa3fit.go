@@ -177,7 +177,7 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 	p := problem{
 		scale: fitScale, steps: steps,
 		pull: make([]float64, k), lo: make([]float64, k), hi: make([]float64, k),
-		weights: make([]float64, len(rows)),
+		weight: func(i int) float64 { return rows[i].weight },
 		residuals: func(x, r []float64) {
 			schedule(class(x), trial)
 			evaluate(x, trial, r)
@@ -201,9 +201,6 @@ func fitFA3Class(g Geometry, rows []fa3Fitted, c FA3Class, f0split float64, both
 				}
 			}
 		},
-	}
-	for i := range rows {
-		p.weights[i] = rows[i].weight
 	}
 	for a := range k {
 		p.pull[a] = fitPull

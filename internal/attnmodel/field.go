@@ -13,7 +13,8 @@ const fieldNeighbours = 20
 // those nodes, with mean 0, so that far from all of them the model stands
 // alone.
 type field struct {
-	inverse features // 1 / length scale
+	inverse features // 1 / length scale, of a scale of 1
+	scale   float64  // of all axes
 	signal  float64  // variance
 	noise   float64  // variance
 	slice   float64  // variance that the nodes of one slice share
@@ -50,44 +51,88 @@ var fieldInverse = features{1 / 1.5, 1 / 1.5, 1, 1 / 1.5, 1 / 1.5, 1 / 1.0, 1 / 
 
 // newField makes a field of unscaled nodes.
 func newField(nodes []fieldNode, s FieldSettings) *field {
-	inverse := fieldInverse
-	for d := range inverse {
-		inverse[d] *= s.Scale
-	}
-	inverse[5] *= s.Unlike
-	inverse[6] *= s.Unlike
-	f := &field{inverse: inverse, signal: s.Signal, noise: s.Noise*s.Signal + fieldNoise, slice: s.Slice * s.Signal, nodes: make([]fieldNode, len(nodes))}
-	for i, n := range nodes {
-		for d := range n.at {
-			n.at[d] *= inverse[d]
-		}
-		f.nodes[i] = n
+	f := &field{inverse: fieldInverse, scale: 1, nodes: slices.Clone(nodes)}
+	f.inverse[5] *= s.Unlike
+	f.inverse[6] *= s.Unlike
+	for i := range f.nodes {
+		f.nodes[i].at = f.scaled(f.nodes[i].at)
 	}
 	f.build()
+	f.set(s)
 	return f
 }
 
-// kernel is a Matern 3/2 covariance, as a share of the signal, of a squared
-// distance.
-func kernel(d2 float64) float64 {
-	d := math.Sqrt(3 * d2)
-	return (1 + d) * math.Exp(-d)
+// scaled are features on the field's axes. Equal ones stay equal to the last
+// bit, so that slices can be told.
+func (f *field) scaled(q features) features {
+	for d := range q {
+		q[d] = q[d] * f.inverse[d] * f.scale
+	}
+	return q
 }
 
-func distance2(a, b *features) float64 {
-	s := 0.0
-	for i := range a {
-		d := a[i] - b[i]
-		s += d * d
+// set takes settings over into a field of scale 1 with the same Unlike. Scaling
+// all distances alike changes neither the tree nor who is next to whom.
+func (f *field) set(s FieldSettings) {
+	f.signal, f.noise, f.slice = s.Signal, s.Noise*s.Signal+fieldNoise, s.Slice*s.Signal
+	if s.Scale == 1 {
+		return
 	}
-	return s
+	f.scale = s.Scale
+	for i := range f.nodes {
+		for d := range f.nodes[i].at {
+			f.nodes[i].at[d] *= s.Scale
+		}
+	}
+	for i := range f.tree {
+		t := &f.tree[i]
+		for d := range t.lo {
+			t.lo[d] *= s.Scale
+			t.hi[d] *= s.Scale
+		}
+	}
+}
+
+// kernel is a Matern 3/2 covariance, as a share of the signal, of a squared
+// distance: (1 + d) exp(-d) with d the root of three times it, from a table.
+func kernel(d2 float64) float64 {
+	u := math.Sqrt(d2) * kernelPerUnit
+	if !(u < kernelPoints) {
+		return 0
+	}
+	i := int(u)
+	p := &kernelTable[i]
+	return p.y + (u-float64(i))*p.step
+}
+
+const (
+	kernelPoints  = 768
+	kernelPerUnit = 1.7320508075688772 * kernelPoints / 12
+)
+
+// kernelTable reaches as far as the covariance is worth mentioning.
+var kernelTable = func() (t [kernelPoints]struct{ y, step float64 }) {
+	at := func(i int) float64 {
+		d := float64(i) * 12 / kernelPoints
+		return (1 + d) * math.Exp(-d)
+	}
+	for i := range t {
+		t[i].y = at(i)
+		t[i].step = at(i+1) - at(i)
+	}
+	return t
+}()
+
+func distance2(a, b *features) float64 {
+	// Written out, as this is most of what a lookup does.
+	d0, d1, d2, d3 := a[0]-b[0], a[1]-b[1], a[2]-b[2], a[3]-b[3]
+	d4, d5, d6 := a[4]-b[4], a[5]-b[5], a[6]-b[6]
+	return (d0*d0 + d1*d1) + (d2*d2 + d3*d3) + (d4*d4 + d5*d5) + d6*d6
 }
 
 // at is the expected residual at q and its variance, noise left out.
 func (f *field) at(q features) (mean, variance float64) {
-	for d := range q {
-		q[d] *= f.inverse[d]
-	}
+	q = f.scaled(q)
 	var near neighbours
 	f.nearest(&q, -1, &near)
 	return f.solve(&q, &near)
@@ -101,54 +146,85 @@ func (f *field) without(i int) (mean, variance float64) {
 }
 
 func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
-	n := near.n
-	if n == 0 {
-		return 0, f.signal + f.slice
-	}
-	const m = fieldNeighbours
-	var a [m * m]float64
-	var k, v, y [m]float64
-	for i := range n {
-		p := &f.nodes[near.index[i]]
-		k[i] = f.signal * kernel(near.d2[i])
+	var s system
+	s.set(f.nodes, q, near)
+	return s.solve(f.signal, f.slice, f.noise, 1)
+}
+
+// system is what a Gaussian process on the nodes next to a batch solves: the
+// nodes' distances to one another and, in the last row, to the batch.
+type system struct {
+	n  int
+	y  [fieldNeighbours]float64
+	d2 [fieldNeighbours + 1][fieldNeighbours]float64
+	// slice tells which nodes have the same chunk over the same history, bit
+	// by bit.
+	slice [fieldNeighbours + 1]uint32
+}
+
+func (s *system) set(nodes []fieldNode, q *features, near *neighbours) {
+	s.n = near.n
+	var at [fieldNeighbours]*features
+	for i := range near.n {
+		p := &nodes[near.index[i]]
+		at[i], s.y[i] = &p.at, p.y
+		row := &s.d2[i]
+		same := uint32(0)
+		for j, o := range at[:i] {
+			row[j] = distance2(&p.at, o)
+			if sameSlice(&p.at, o) {
+				same |= 1 << j
+			}
+		}
+		s.slice[i] = same
 		if sameSlice(q, &p.at) {
-			k[i] += f.slice
+			s.slice[fieldNeighbours] |= 1 << i
 		}
-		y[i] = p.y
-		for j := range i {
-			o := &f.nodes[near.index[j]]
-			a[i*m+j] = f.signal * kernel(distance2(&p.at, &o.at))
-			if sameSlice(&p.at, &o.at) {
-				a[i*m+j] += f.slice
+	}
+	s.d2[fieldNeighbours] = near.d2
+}
+
+// solve gives the expected residual of the batch and its variance, noise left
+// out. scale2 multiplies squared distances.
+func (s *system) solve(signal, slice, noise, scale2 float64) (mean, variance float64) {
+	const m = fieldNeighbours
+	n := s.n
+	if n == 0 {
+		return 0, signal + slice
+	}
+	// The lower triangle; below it, the batch's covariances and the residuals,
+	// which the elimination solves for on its way.
+	var a [m + 2][m]float64
+	fill := func(row *[m]float64, d2 *[m]float64, count int, same uint32) {
+		for j := range count {
+			row[j] = signal * kernel(d2[j]*scale2)
+			if same>>j&1 != 0 {
+				row[j] += slice
 			}
 		}
-		a[i*m+i] = f.signal + f.slice + f.noise
 	}
-	// Cholesky, then the forward solves of k and y.
 	for i := range n {
-		row := a[i*m : i*m+i+1]
-		for j := 0; j <= i; j++ {
-			s := row[j]
-			other := a[j*m : j*m+j+1]
-			for l := range j {
-				s -= row[l] * other[l]
-			}
-			if i == j {
-				row[i] = math.Sqrt(max(s, 1e-12))
-			} else {
-				row[j] = s / other[j]
-			}
-		}
-		sk, sy := k[i], y[i]
-		for l := range i {
-			sk -= row[l] * v[l]
-			sy -= row[l] * y[l]
-		}
-		v[i], y[i] = sk/row[i], sy/row[i]
-		mean += v[i] * y[i]
-		variance += v[i] * v[i]
+		fill(&a[i], &s.d2[i], i, s.slice[i])
+		a[i][i] = signal + slice + noise
 	}
-	return mean, max(0, f.signal+f.slice-variance)
+	fill(&a[n], &s.d2[m], n, s.slice[m])
+	a[n+1] = s.y
+	var column [m + 2]float64
+	for k := range n {
+		inverse := 1 / math.Sqrt(max(a[k][k], 1e-12))
+		for i := k + 1; i < n+2; i++ {
+			column[i] = a[i][k] * inverse
+		}
+		mean += column[n] * column[n+1]
+		variance += column[n] * column[n]
+		for i := k + 1; i < n+2; i++ {
+			row, c := a[i][k+1:min(i+1, n)], column[i]
+			for j, v := range column[k+1 : k+1+len(row)] {
+				row[j] -= c * v
+			}
+		}
+	}
+	return mean, max(0, signal+slice-variance)
 }
 
 // sameSlice tells whether two batches have the same chunk over the same
@@ -183,32 +259,39 @@ func (b *neighbours) worst() float64 {
 	return b.d2[b.n-1]
 }
 
-// treeNode is a k-d tree's: nodes first to last below it, cut along an axis.
+// treeNode is a k-d tree's: nodes first to last lie in its box.
 type treeNode struct {
+	lo, hi      features
 	first, last int32
-	axis        int8
-	cut         float64
 	left, right int32 // 0 in a leaf
 }
 
 const leafSize = 8
 
 func (f *field) build() {
-	f.tree = f.tree[:0]
+	f.tree = make([]treeNode, 0, len(f.nodes)/2+1)
 	f.split(0, len(f.nodes))
 }
 
 func (f *field) split(first, last int) int32 {
 	id := int32(len(f.tree))
-	f.tree = append(f.tree, treeNode{first: int32(first), last: int32(last)})
-	if last-first <= leafSize {
+	if first == last {
 		return id
 	}
 	lo, hi := f.nodes[first].at, f.nodes[first].at
-	for i := first; i < last; i++ {
+	for i := first + 1; i < last; i++ {
 		for d, v := range f.nodes[i].at {
-			lo[d], hi[d] = min(lo[d], v), max(hi[d], v)
+			if v < lo[d] {
+				lo[d] = v
+			}
+			if v > hi[d] {
+				hi[d] = v
+			}
 		}
+	}
+	f.tree = append(f.tree, treeNode{lo: lo, hi: hi, first: int32(first), last: int32(last)})
+	if last-first <= leafSize {
+		return id
 	}
 	axis := 0
 	for d := range lo {
@@ -233,19 +316,17 @@ func (f *field) split(first, last int) int32 {
 	}
 	left := f.split(first, mid)
 	right := f.split(mid, last)
-	t := &f.tree[id]
-	t.axis, t.cut, t.left, t.right = int8(axis), cut, left, right
+	f.tree[id].left, f.tree[id].right = left, right
 	return id
 }
 
 func (f *field) nearest(q *features, skip int, out *neighbours) {
 	if len(f.nodes) > 0 {
-		f.visit(0, q, int32(skip), 0, out)
+		f.visit(&f.tree[0], q, int32(skip), out)
 	}
 }
 
-func (f *field) visit(id int32, q *features, skip int32, least float64, out *neighbours) {
-	t := &f.tree[id]
+func (f *field) visit(t *treeNode, q *features, skip int32, out *neighbours) {
 	if t.left == 0 {
 		for i := t.first; i < t.last; i++ {
 			if i == skip {
@@ -257,16 +338,28 @@ func (f *field) visit(id int32, q *features, skip int32, least float64, out *nei
 		}
 		return
 	}
-	d := q[t.axis] - t.cut
-	near, far := t.left, t.right
-	if d >= 0 {
-		near, far = far, near
+	near, far := &f.tree[t.left], &f.tree[t.right]
+	a, b := near.distance2(q), far.distance2(q)
+	if b < a {
+		near, far, a, b = far, near, b, a
 	}
-	f.visit(near, q, skip, least, out)
-	// The other side is at least this far away.
-	if l := max(least, d*d); l < out.worst() {
-		f.visit(far, q, skip, l, out)
+	if a < out.worst() {
+		f.visit(near, q, skip, out)
 	}
+	if b < out.worst() {
+		f.visit(far, q, skip, out)
+	}
+}
+
+// distance2 is the square of the distance to the box.
+func (t *treeNode) distance2(q *features) float64 {
+	s := 0.0
+	for d, v := range q {
+		// How far v is from what it would be inside.
+		x := v - min(max(v, t.lo[d]), t.hi[d])
+		s += x * x
+	}
+	return s
 }
 
 // sampleIndices are n places spread over a slice of the given length.
@@ -283,7 +376,7 @@ func sampleIndices(length, n int) []int {
 const fieldNoise = 1e-4
 
 // tuneSamples is how many nodes are left out for each setting that is tried.
-const tuneSamples = 300
+const tuneSamples = 200
 
 // wideUnlike is Unlike where batches with alike decodes have to do for others.
 const wideUnlike = 0.4
@@ -307,53 +400,53 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 		mean2 += min(n.y*n.y, 0.25)
 	}
 	signal := max(mean2/float64(len(nodes)), 1e-6)
-	var best *field
-	var settings FieldSettings
-	least := math.Inf(1)
-	type distances struct{ scale, unlike float64 }
-	tried := []distances{{1, wideUnlike}, {1.8, wideUnlike}}
+	unlikes := []float64{wideUnlike}
 	if manyUnlike(nodes) {
-		tried = append(tried, distances{1, 1}, distances{1.8, 1})
+		unlikes = append(unlikes, 1)
 	}
 	// The same nodes are left out of all.
 	left := make(map[int32]bool, tuneSamples)
 	for _, i := range sampleIndices(len(nodes), tuneSamples) {
 		left[nodes[i].sample] = true
 	}
-	ask := make([]int, 0, tuneSamples)
-	near := make([]neighbours, tuneSamples)
-	for _, d := range tried {
-		f := newField(nodes, FieldSettings{Scale: d.scale, Unlike: d.unlike, Signal: signal})
-		ask = ask[:0]
+	var best *field
+	settings := FieldSettings{Scale: 1, Signal: signal}
+	least := math.Inf(1)
+	systems, want := make([]system, 0, tuneSamples), make([]float64, 0, tuneSamples)
+	for _, unlike := range unlikes {
+		f := newField(nodes, FieldSettings{Scale: 1, Unlike: unlike, Signal: signal})
+		systems, want = systems[:0], want[:0]
 		for i := range f.nodes {
-			if left[f.nodes[i].sample] {
-				near[len(ask)] = neighbours{}
-				f.nearest(&f.nodes[i].at, i, &near[len(ask)])
-				ask = append(ask, i)
+			if n := &f.nodes[i]; left[n.sample] {
+				var near neighbours
+				f.nearest(&n.at, i, &near)
+				systems, want = append(systems, system{}), append(want, n.y)
+				systems[len(systems)-1].set(f.nodes, &n.at, &near)
 			}
 		}
-		// The error at the nodes that are left out.
-		try := func(noise, slice float64) {
-			g := *f
-			g.noise, g.slice = noise*signal+fieldNoise, slice*signal
-			sum := 0.0
-			for k, i := range ask {
-				mean, _ := g.solve(&f.nodes[i].at, &near[k])
-				// Between the mean and the middle of the errors' sizes: large
-				// ones count, but not alone.
-				sum += math.Pow(math.Abs(mean-f.nodes[i].y), 0.8)
+		for _, scale := range [...]float64{1, 1.8} {
+			// The error at the nodes that are left out.
+			try := func(noise, slice float64) {
+				sum := 0.0
+				for k := range systems {
+					mean, _ := systems[k].solve(signal, slice*signal, noise*signal+fieldNoise, scale*scale)
+					// Between the mean and the middle of the errors' sizes:
+					// large ones count, but not alone.
+					sum += math.Pow(math.Abs(mean-want[k]), 0.8)
+				}
+				if sum < least || best == nil {
+					least, best, settings = sum, f, FieldSettings{Scale: scale, Noise: noise, Signal: signal, Slice: slice, Unlike: unlike}
+				}
 			}
-			if sum < least {
-				least, best, settings = sum, &g, FieldSettings{Scale: d.scale, Noise: noise, Signal: signal, Slice: slice, Unlike: d.unlike}
+			for _, noise := range [...]float64{0.01, 0.1, 0.5} {
+				try(noise, 0)
 			}
-		}
-		for _, noise := range [...]float64{0.01, 0.1, 0.5} {
-			try(noise, 0)
-		}
-		for _, slice := range [...]float64{0.1, 0.4} {
-			try(settings.Noise, slice)
+			for _, slice := range [...]float64{0.1, 0.4} {
+				try(settings.Noise, slice)
+			}
 		}
 	}
+	best.set(settings)
 	best.calibrate()
 	return best, settings
 }
@@ -407,9 +500,7 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 	if f.left == nil {
 		return math.Sqrt(variance + f.noise + 1e-3)
 	}
-	for d := range q {
-		q[d] *= f.inverse[d]
-	}
+	q = f.scaled(q)
 	var near neighbours
 	f.nearest(&q, -1, &near)
 	away := min(1, math.Sqrt(near.d2[0])/0.15)

@@ -46,13 +46,13 @@ func (k *Kernel) UnmarshalText(text []byte) error {
 // model is what residuals are taken of.
 type model interface {
 	TimeUS(runs []Run) float64
+	// timeUS is TimeUS with the batch's class.
+	timeUS(runs []Run) (us float64, class int)
 	// class numbers the kinds of batches that are never interpolated between.
 	class(runs []Run) int
 }
 
 const classCount = 16
-
-func (m *FA3) class(runs []Run) int { return int(m.Kernel(runs))*2 + decodes(runs) }
 
 func decodes(runs []Run) int {
 	for _, r := range runs {
@@ -172,8 +172,8 @@ func New(c Config) *Predictor {
 
 // A short fit to few samples tells kernels apart.
 const (
-	likelierSamples = 100
-	likelierSteps   = 4
+	likelierSamples = 80
+	likelierSteps   = 3
 )
 
 // likelier leaves one kernel where the other is plainly another: by the models
@@ -328,8 +328,9 @@ func (p *Predictor) residuals(samples []Sample) (nodes [classCount][]fieldNode) 
 				classes[i] = -1
 				continue
 			}
-			classes[i] = int8(p.model.class(s.Runs))
-			all[i] = fieldNode{at: featuresOf(s.Runs), y: math.Log(s.TimeUS / p.model.TimeUS(s.Runs)), sample: int32(i)}
+			us, class := p.model.timeUS(s.Runs)
+			classes[i] = int8(class)
+			all[i] = fieldNode{at: featuresOf(s.Runs), y: math.Log(s.TimeUS / us), sample: int32(i)}
 		}
 	})
 	for i, n := range all {
@@ -358,8 +359,9 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 		return t, unknownSigma
 	}
 	runs, factor := bounded(runs)
-	us = p.model.TimeUS(runs) * factor
-	f := p.fields[p.model.class(runs)]
+	us, class := p.model.timeUS(runs)
+	us *= factor
+	f := p.fields[class]
 	if f == nil {
 		return us, unknownSigma
 	}

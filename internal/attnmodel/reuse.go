@@ -7,110 +7,96 @@ import "math"
 const keyBlockBytes = 65536
 
 // Reads are told apart by how long before them another head of the group read
-// the same keys: octaves of time, from half a key block on, and at last those
-// that nothing of the batch has read before.
+// the same keys: by octaves of time, from half of a schedule's part on, and at
+// last those that nothing of the batch has read before.
 const (
-	reuseOctaves = 14
-	reuseLowest  = 0.5
-	readCold     = reuseOctaves
-	readKinds    = reuseOctaves + 1
-	readBins     = 48
+	readBins  = 32
+	readCold  = 8
+	readKinds = readCold + 1
 )
-
-// read is a span with the kind of its reads.
-type read struct {
-	span
-	kind int
-	part float64 // of the octave
-}
 
 // reads are a schedule's demand on memory by kind, over equal parts of it.
 type reads struct {
 	demand [readKinds][readBins]float64
 	total  [readKinds]float64
-	part   [readKinds]float64 // where in the octave the reads are on average
+	lag    [readKinds]float64 // how long before on average, in parts
 }
 
-// kindOf is the octave of a time and the place in it.
-func kindOf(later float64) (int, float64) {
-	bits := math.Float64bits(later * (1 / reuseLowest))
-	octave := int(bits>>52) - 1023
-	switch {
-	case octave < 0:
-		return 0, 0
-	case octave >= reuseOctaves:
-		return reuseOctaves - 1, 1
-	}
-	return octave, math.Float64frombits(bits&(1<<52-1)|1023<<52) - 1
+// kindOf is the octave of a time in parts of the schedule.
+func kindOf(lag float64) int {
+	return min(max(int(math.Float64bits(lag)>>52)-1021, 0), readCold-1)
 }
 
-// again appends the spans of a head that reads what the head before has read
-// in the same order. Spans that start together drift apart by a share of their
-// length.
-func again(dst []read, before, now []span, drift float64) []read {
-	i, left := 0, 0.0 // what is left of before[i]
-	if len(before) > 0 {
-		left = before[0].weight
-	}
-	for _, s := range now {
-		want := s.weight
-		for want > 1e-9*s.weight && i < len(before) {
-			take := min(want, left)
-			later, long := math.Abs(s.start-before[i].start), s.end-s.start
-			later = later*(0.6+0.4*min(1, later/long)) + drift*long
-			kind, part := kindOf(later)
-			dst = append(dst, read{span{s.start, s.end, take}, kind, part})
-			want -= take
-			if left -= take; left <= 1e-9*before[i].weight {
-				if i++; i < len(before) {
-					left = before[i].weight
-				}
-			}
-		}
-	}
-	return dst
-}
-
-func cold(dst []read, now []span) []read {
-	for _, s := range now {
-		dst = append(dst, read{s, readCold, 0})
-	}
-	return dst
-}
-
-// set averages the spans' weight over equal parts of [0, makespan].
-func (r *reads) set(list []read, makespan float64) {
+// gather averages the spans' weight over equal parts of [0, makespan]. heads
+// says where in spans each head's begin, and at last where they end. The heads
+// of a group read the same keys in the same order, so that each but the first
+// reads again what the one before has read. Spans that start together drift
+// apart by a share of their length.
+func (r *reads) gather(spans []span, heads []int, group int, drift, makespan float64) {
 	*r = reads{}
 	if !(makespan > 0) || math.IsInf(makespan, 1) {
 		return
 	}
-	var step [readKinds][readBins + 1]float64
+	var step [readKinds][readBins + 2]float64
 	scale := readBins / makespan
-	for i := range list {
-		s := &list[i]
-		x0, x1 := s.start*scale, s.end*scale
-		if !(x0 >= 0 && x1 >= x0) {
-			continue // constants that no kernel has, on the way of a fit
+	for h := range len(heads) - 1 {
+		now := spans[heads[h]:heads[h+1]]
+		var before []span
+		left := 0.0 // what is left of before[0]
+		if h%group != 0 {
+			before = spans[heads[h-1]:heads[h]]
+			if len(before) > 0 {
+				left = before[0].weight
+			}
 		}
-		w, kind := s.weight, s.kind
-		r.total[kind] += w * (x1 - x0)
-		r.part[kind] += w * (x1 - x0) * s.part
-		out := &r.demand[kind]
-		b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
-		if b0 == b1 {
-			out[b0] += w * (x1 - x0)
-			continue
+		for i := range now {
+			s := &now[i]
+			x0, x1 := s.start*scale, s.end*scale
+			if !(x0 >= 0 && x1 >= x0) {
+				continue // constants that no kernel has, on the way of a fit
+			}
+			b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
+			in, out := float64(b0+1)-x0, x1-float64(b1)
+			if h%group == 0 {
+				r.demand[readCold][b0] += s.weight * in
+				r.demand[readCold][b1] += s.weight * out
+				step[readCold][b0+1] += s.weight
+				step[readCold][b1] -= s.weight
+				r.total[readCold] += s.weight * (x1 - x0)
+				continue
+			}
+			long := x1 - x0 // in parts
+			per := 1 / long
+			for want := s.weight; len(before) > 0; {
+				take := min(want, left)
+				lag := math.Abs(s.start-before[0].start) * scale
+				lag = lag*(0.6+0.4*min(1, lag*per)) + drift*long
+				kind := kindOf(lag)
+				demand, step := &r.demand[kind], &step[kind]
+				demand[b0] += take * in
+				demand[b1] += take * out
+				step[b0+1] += take
+				step[b1] -= take
+				r.total[kind] += take * long
+				r.lag[kind] += take * long * lag
+				if left -= take; left <= 1e-9*before[0].weight {
+					if before = before[1:]; len(before) > 0 {
+						left = before[0].weight
+					}
+				}
+				if want -= take; want <= 1e-9*s.weight {
+					break
+				}
+			}
 		}
-		out[b0] += w * (float64(b0+1) - x0)
-		out[b1] += w * (x1 - float64(b1))
-		step[kind][b0+1] += w
-		step[kind][b1] -= w
 	}
 	for k := range r.demand {
-		if r.total[k] == 0 {
-			continue
+		if k != readCold {
+			if r.total[k] == 0 {
+				continue
+			}
+			r.lag[k] /= r.total[k]
 		}
-		r.part[k] /= r.total[k]
 		run := 0.0
 		for i := range r.demand[k] {
 			run += step[k][i]
@@ -120,10 +106,9 @@ func (r *reads) set(list []read, makespan float64) {
 }
 
 // stretch is the mean factor by which contention for memory stretches a
-// schedule, and that of the second half of the time that all multiprocessors
-// are busy. footprint are the bytes that
-// the batch reads once; x is the time of a key block from memory over that of
-// its arithmetic.
+// schedule, and that of the span's time from from to busy. footprint are the
+// bytes that the batch reads once; x is the time of a key block from memory over
+// that of its arithmetic.
 //
 // What a head reads again comes from the cache, unless more than the cache
 // holds came from memory in between: one part of the schedule follows from
@@ -139,16 +124,30 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 	var kinds [readKinds]int
 	var lags [readKinds]float64
 	n := 0
-	for k := range reuseOctaves {
+	for k := range readCold {
 		if r.total[k] > 0 {
-			kinds[n], lags[n] = k, reuseLowest*float64(int(1)<<k)*(1+r.part[k])/makespan*readBins
+			kinds[n], lags[n] = k, r.lag[k]
 			n++
 		}
 	}
+	to := min(max(readBins*s.busy/makespan, 1), readBins)
+	from := min(readBins*s.from/makespan, to-1)
+	if most := r.most() * perBin; curves.miss.at(most) < fewMisses {
+		// Whatever is read, the cache holds it.
+		for b := range readBins {
+			d := r.demand[readCold][b]
+			demand := (c.G2 + (1-c.G2)*coldMiss) * d
+			for _, k := range kinds[:n] {
+				demand += c.G2 * r.demand[k][b]
+			}
+			f := curves.soft.at(demand * x)
+			all += f
+			busy += f * overlap(b, from, to)
+		}
+		return all / readBins, busy / (to - from)
+	}
 	var read [readBins + 1]float64 // from memory until a bin, over what the cache holds
 	last := 0.0
-	to := min(max(int(readBins*s.busy/makespan), 2), readBins)
-	from := to / 2
 	for b := range readBins {
 		d := r.demand[readCold][b]
 		missed := coldMiss * d
@@ -171,11 +170,26 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 		read[b+1] = read[b] + last
 		f := curves.soft.at(demand * x)
 		all += f
-		if b >= from && b < to {
-			busy += f
-		}
+		busy += f * overlap(b, from, to)
 	}
-	return all / readBins, busy / float64(to-from)
+	return all / readBins, busy / (to - from)
+}
+
+// overlap is how much of part b lies between from and to.
+func overlap(b int, from, to float64) float64 {
+	return max(0, min(float64(b+1), to)-max(float64(b), from))
+}
+
+// fewMisses is a share of reads that miss the cache which is as good as none.
+const fewMisses = 1e-4
+
+// most is all that is read, as demand times parts.
+func (r *reads) most() float64 {
+	sum := 0.0
+	for _, t := range r.total {
+		sum += t
+	}
+	return sum
 }
 
 // at is y between whole numbers; 0 before the first.

@@ -13,7 +13,7 @@ type problem struct {
 	// residuals fills r for x. jacobian fills r and, row by row, dr/dx.
 	residuals func(x, r []float64)
 	jacobian  func(x, r, jac []float64)
-	weights   []float64 // of the residuals; nil is 1
+	weight    func(i int) float64 // of a residual; nil is 1
 }
 
 // solve runs Levenberg-Marquardt from start with n residuals.
@@ -24,25 +24,28 @@ func (p *problem) solve(start []float64, n int) []float64 {
 	r, trial := make([]float64, n), make([]float64, n)
 	jac := make([]float64, n*k)
 	normal, grad := make([]float64, k*k), make([]float64, k)
-	damped, step := make([]float64, k*k), make([]float64, k)
+	damped, move := make([]float64, k*k), make([]float64, k)
 	lambda := 1e-3
 	p.jacobian(x, r, jac)
 	cost := p.cost(x, start, r)
-	for range p.steps {
+	for step := range p.steps {
+		if step > 0 {
+			p.jacobian(x, r, jac)
+		}
 		p.normalEquations(x, start, r, jac, normal, grad)
 		improved := false
-		for range 6 {
+		for range 4 {
 			copy(damped, normal)
 			for i := range k {
 				damped[i*k+i] += lambda*normal[i*k+i] + 1e-12
 			}
-			copy(step, grad)
-			if !solveCholesky(damped, step, k) {
+			copy(move, grad)
+			if !solveCholesky(damped, move, k) {
 				lambda *= 10
 				continue
 			}
 			for i := range next {
-				next[i] = x[i] - min(max(step[i], -0.7), 0.7)
+				next[i] = x[i] - min(max(move[i], -0.7), 0.7)
 				if p.lo != nil {
 					next[i] = min(max(next[i], p.lo[i]), p.hi[i])
 				}
@@ -61,23 +64,22 @@ func (p *problem) solve(start []float64, n int) []float64 {
 		if !improved {
 			break
 		}
-		p.jacobian(x, r, jac)
 	}
 	return x
 }
 
-func (p *problem) weight(i int) float64 {
-	if p.weights == nil {
+func (p *problem) weightOf(i int) float64 {
+	if p.weight == nil {
 		return 1
 	}
-	return p.weights[i]
+	return p.weight(i)
 }
 
 func (p *problem) cost(x, start, r []float64) float64 {
 	c := 0.0
 	for i, v := range r {
 		u := v / p.scale
-		c += p.weight(i) * 2 * (math.Sqrt(1+u*u) - 1)
+		c += p.weightOf(i) * 2 * (math.Sqrt(1+u*u) - 1)
 	}
 	for i := range x {
 		d := x[i] - start[i]
@@ -95,7 +97,7 @@ func (p *problem) normalEquations(x, start, r, jac, normal, grad []float64) {
 	clear(grad)
 	for i, v := range r {
 		u := v / p.scale
-		w := p.weight(i) / (p.scale * p.scale * math.Sqrt(1+u*u))
+		w := p.weightOf(i) / (p.scale * p.scale * math.Sqrt(1+u*u))
 		row := jac[i*k : i*k+k]
 		for a, ja := range row {
 			wa := w * ja

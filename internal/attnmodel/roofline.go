@@ -32,9 +32,13 @@ func (m *roofline) class(runs []Run) int {
 }
 
 func (m *roofline) TimeUS(runs []Run) float64 {
-	tokens, pairs, keys := work(runs)
-	p := &m.regimes[m.class(runs)]
-	return p.timeUS(tokens, pairs, keys)
+	us, _ := m.timeUS(runs)
+	return us
+}
+
+func (m *roofline) timeUS(runs []Run) (us float64, class int) {
+	class = m.class(runs)
+	return m.regimes[class].timeUS(work(runs)), class
 }
 
 func work(runs []Run) (tokens, pairs, keys float64) {
