@@ -27,6 +27,9 @@ func openReference(t *testing.T, path string) *perfio.Bundle {
 
 // The harness finds the study's figures for parity (ACCURACY.md).
 func TestParityAsInTheStudy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	long := os.Getenv("LAYERPROF_LONG") != ""
 	for _, test := range []struct {
 		path       string

@@ -13,6 +13,9 @@ import (
 // of the mixed cases that the plan leaves out.
 func TestLeanPlanAgainstFullParity(t *testing.T) {
 	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
+	if testing.Short() {
 		t.Skip("four folders, each fitted three times")
 	}
 	in := func(x int, list ...int) bool { return slices.Contains(list, x) }

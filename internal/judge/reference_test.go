@@ -130,6 +130,9 @@ func TestShotsOfTheH200(t *testing.T) {
 // no fit sees: another model, another number of heads, a cache of bytes. The
 // bounds are the documented figures and a tenth.
 func TestShippedBundles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	for _, test := range []struct {
 		path     string
 		tp       int
@@ -185,6 +188,9 @@ func TestShippedBundles(t *testing.T) {
 // tests of all folders in the long run. The bounds are the worst folder's
 // documented figures and 15%.
 func TestHeldOutRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	long := os.Getenv("LAYERPROF_LONG") != ""
 	o := Options{Tests: []string{"T1", "T8", "T9"}, TPs: []int{1}, Rules: []string{accurateName}}
 	if long {
@@ -221,6 +227,9 @@ func TestHeldOutRows(t *testing.T) {
 // The accurate rules do not look at rows that are held out, even where the
 // whole folder is within their reach.
 func TestAccurateIsBlind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	var d accuracy.Data
 	us := func(pc, kp, n, kd int) float64 {
 		return 8 + 0.02*float64(pc) + 1e-5*float64(pc*kp) + 2e-3*float64(n*kd)

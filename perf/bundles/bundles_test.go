@@ -14,6 +14,9 @@ import (
 )
 
 func TestEveryBundle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	names := bundles.List()
 	if len(names) == 0 {
 		t.Fatal("the package holds no bundles")
