@@ -200,8 +200,8 @@ func newLineProgress(w io.Writer) *lineProgress {
 				return
 			case <-ticker.C:
 				p.mu.Lock()
-				if p.parts.current != nil {
-					p.print(p.parts.current.line())
+				if c := p.parts.current; c != nil && c.ended.IsZero() {
+					p.print(c.line())
 				}
 				p.mu.Unlock()
 			}
