@@ -2,6 +2,7 @@ package traceloader_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -33,6 +34,36 @@ func BenchmarkAccurateNew(b *testing.B) {
 			for b.Loop() {
 				if _, err := traceloader.New(bundle, traceloader.Options{Rules: traceloader.Accurate, IgnoreCalibration: true}); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// With calibration.json beside the bundle nothing is fitted or tried, but what
+// the model leaves over of each row and the tables are worked out again.
+func BenchmarkAccurateStored(b *testing.B) {
+	for name, path := range accurateBundles {
+		b.Run("kernel="+name, func(b *testing.B) {
+			from := accurateReference(b, path).Dir
+			dir := filepath.Join(b.TempDir(), "hardware", "org", "model", filepath.Base(from))
+			if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := traceloader.Calibrate(dir, traceloader.Options{}); err != nil {
+				b.Fatal(err)
+			}
+			bundle, err := perfio.OpenBundle(dir)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				table, err := traceloader.New(bundle, traceloader.Options{Rules: traceloader.Accurate})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if w := table.Warnings(); len(w) > 0 {
+					b.Fatal(w)
 				}
 			}
 		})

@@ -12,8 +12,6 @@ type levels struct {
 	// near is how close two times are taken as one: 0 where few tiles are
 	// unlike, so that the schedule is exact.
 	near float64
-	// early is by how much tiles that start at time 0 take longer, as a share.
-	early float64
 }
 
 type level struct {
@@ -24,7 +22,7 @@ type level struct {
 // reset frees all n multiprocessors at time 0.
 func (l *levels) reset(n int) {
 	l.buf = append(l.buf[:0], level{0, n})
-	l.head, l.last, l.near, l.early = 0, 0, 0, 0
+	l.head, l.last, l.near = 0, 0, 0
 }
 
 // place runs n tiles of the given cost, each on the multiprocessor that is free
@@ -36,9 +34,6 @@ func (l *levels) place(n int, cost, weight float64, spans *[]span) {
 		take := min(first.count, n)
 		start := first.at
 		end := start + cost
-		if start == 0 {
-			end += cost * l.early
-		}
 		if spans != nil && weight > 0 {
 			*spans = append(*spans, span{start, end, weight * float64(take)})
 		}
@@ -143,26 +138,5 @@ func demand(spans []span, makespan float64, out *[demandBins]float64) {
 	for i := range out {
 		run += step[i]
 		out[i] += run
-	}
-}
-
-// fill runs tiles of a small cost, work in all: rather than one by one, it
-// raises the earliest times as far as their work reaches.
-func (l *levels) fill(work float64) {
-	for work > 0 {
-		first := &l.buf[l.head]
-		room := math.Inf(1)
-		if l.head+1 < len(l.buf) {
-			room = l.buf[l.head+1].at - first.at
-		}
-		if need := room * float64(first.count); need < work {
-			work -= need
-			l.buf[l.head+1].count += first.count
-			l.head++
-			continue
-		}
-		first.at += work / float64(first.count)
-		l.last = max(l.last, first.at)
-		return
 	}
 }

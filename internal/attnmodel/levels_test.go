@@ -31,22 +31,6 @@ func TestLevelsPlace(t *testing.T) {
 	}
 }
 
-// Small tiles raise the earliest times by their work.
-func TestLevelsFill(t *testing.T) {
-	var l levels
-	l.reset(4)
-	l.place(1, 2, 0, nil) // 0 0 0 2
-	l.fill(3)             // 3 of work: 1 1 1 2
-	l.place(3, 1, 0, nil)
-	if math.Abs(l.last-2) > 1e-9 {
-		t.Errorf("makespan %g, want 2", l.last)
-	}
-	l.fill(4)
-	if math.Abs(l.last-3) > 1e-9 {
-		t.Errorf("makespan %g, want 3", l.last)
-	}
-}
-
 // The demand's mean over the schedule is the spans' weight times their length.
 func TestDemandKeepsWork(t *testing.T) {
 	spans := []span{{0, 10, 2}, {3, 4, 5}, {9.99, 10, 1}, {0.01, 0.02, 4}}

@@ -7,28 +7,31 @@ import (
 	"testing"
 )
 
-// With narrow slots the schedule is the one of levels, tile by tile.
-func TestWheelPlacesAsLevels(t *testing.T) {
+// With narrow slots the schedule is the one that places tile by tile.
+func TestWheelPlace(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 3))
 	for round := range 50 {
 		sms := 1 + rnd.IntN(200)
-		var w wheel
-		var l levels
 		early := 0.1 * rnd.Float64()
+		var w wheel
 		w.reset(sms, 0, 40, early)
-		l.reset(sms)
-		l.early = early
+		free := make([]float64, sms)
+		last := 0.0
 		for range 400 {
 			n, cost := 1+rnd.IntN(30)*rnd.IntN(2), math.Ceil(40*rnd.Float64()*rnd.Float64())
 			w.place(n, cost, 1)
-			l.place(n, cost, 0, nil)
-			if rnd.IntN(20) == 0 {
-				w.fill(10)
-				l.fill(10)
+			for range n {
+				i := slices.Index(free, slices.Min(free))
+				if free[i] == 0 {
+					free[i] = cost * (1 + early)
+				} else {
+					free[i] += cost
+				}
+				last = max(last, free[i])
 			}
 		}
-		if math.Abs(w.last-l.last) > 0.01*l.last {
-			t.Fatalf("round %d: makespan %g, by levels %g", round, w.last, l.last)
+		if math.Abs(w.last-last) > 0.01*last {
+			t.Fatalf("round %d: makespan %g, one by one %g", round, w.last, last)
 		}
 	}
 }
