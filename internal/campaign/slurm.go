@@ -69,14 +69,12 @@ trap 'signalled=1; [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null' USR1 TERM
 %s "$@" &
 child=$!
 [ -z "$signalled" ] || kill -USR1 "$child" # a signal that came before
+# A signal cuts a wait short, and bash may give that signal once more at the next:
+# only what is asked after the end, the second time, is the program's status.
+while kill -0 "$child" 2>/dev/null; do wait "$child"; done
+wait "$child"
 wait "$child"
 status=$?
-while [ -n "$signalled" ]; do # a wait that a signal cut short
-  signalled=
-  wait "$child"
-  again=$?
-  [ "$again" = 127 ] || status=$again
-done
 
 # 3: ended early. Above 128: killed. Either goes on where it was.
 if { [ "$status" = 3 ] || [ "$status" -gt 128 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ]; then
