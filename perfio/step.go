@@ -71,8 +71,8 @@ type StepRow struct {
 	Spread          float64 // of StepUS among the row's steps: (max - min)/median, 0 for one step
 }
 
-// stepTimes are the row's times in the order of the columns.
-func (r *StepRow) stepTimes() [15]*float64 {
+// TimesUS are the row's times in the order of their columns, NaN where not measured.
+func (r *StepRow) TimesUS() [15]*float64 {
 	return [...]*float64{
 		&r.ScheduleUS, &r.DispatchUS, &r.PrepareUS, &r.LaunchUS, &r.AfterUS, &r.SampleUS, &r.WaitUS, &r.UpdateUS, &r.ReturnUS,
 		&r.BetweenUS, &r.StepUS, &r.DeviceWaitUS, &r.DeviceForwardUS, &r.DeviceAfterUS, &r.DeviceStepUS,
@@ -83,7 +83,7 @@ func (r *StepRow) stepTimes() [15]*float64 {
 // of their columns and in that order.
 func (r *StepRow) Times() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) {
-		for i, us := range r.stepTimes() {
+		for i, us := range r.TimesUS() {
 			if !yield(stepSchema.Columns[stepFirstTime+i].Name, *us) {
 				return
 			}
@@ -125,7 +125,7 @@ func (r *StepRow) contradiction() (column int, found, expected string) {
 	return 0, "", ""
 }
 
-// The columns from stepFirstTime on are stepTimes, then the spread.
+// The columns from stepFirstTime on are TimesUS, then the spread.
 const (
 	stepFirstTime = 14
 	stepSpread    = stepFirstTime + 15
@@ -176,7 +176,7 @@ var stepCodec = &codec[StepRow]{
 		r.KVDecodeMax, r.KVDecodeMin = s.integer(6), s.integer(7)
 		r.NPrefill, r.PrefillChunk, r.KVPrefill = s.integer(8), s.integer(9), s.integer(10)
 		r.Admitted, r.Finished, r.Steps = s.integer(11), s.integer(12), s.integer(13)
-		for i, us := range r.stepTimes() {
+		for i, us := range r.TimesUS() {
 			*us = s.number(stepFirstTime + i)
 			if !s.has(stepFirstTime + i) {
 				*us = math.NaN()
@@ -202,7 +202,7 @@ var stepCodec = &codec[StepRow]{
 		for _, n := range []int{r.KVDecodeMax, r.KVDecodeMin, r.NPrefill, r.PrefillChunk, r.KVPrefill, r.Admitted, r.Finished, r.Steps} {
 			w.integer(n)
 		}
-		for _, us := range r.stepTimes() {
+		for _, us := range r.TimesUS() {
 			if math.IsNaN(*us) {
 				w.nothing()
 			} else {

@@ -102,10 +102,7 @@ func stepRow(mode string, layers int, steps []StepRecord, i, n int) perfio.StepR
 		}
 		return median(us)
 	}
-	for part, us := range []*float64{
-		&row.ScheduleUS, &row.DispatchUS, &row.PrepareUS, &row.LaunchUS, &row.AfterUS, &row.SampleUS, &row.WaitUS, &row.UpdateUS,
-		&row.ReturnUS, &row.BetweenUS, &row.StepUS, &row.DeviceWaitUS, &row.DeviceForwardUS, &row.DeviceAfterUS, &row.DeviceStepUS,
-	} {
+	for part, us := range row.TimesUS() {
 		*us = medianOf(part)
 	}
 	least := slices.MinFunc(times, func(a, b stepTimes) int { return cmp.Compare(a[partStep], b[partStep]) })[partStep]
