@@ -23,7 +23,7 @@ const CalibrationFile = "calibration.json"
 
 // calibrationVersion changes when a stored calibration of older code must not
 // be used.
-const calibrationVersion = 3
+const calibrationVersion = 4
 
 // Calibration is what the accurate rules found in a bundle.
 type Calibration struct {

@@ -229,13 +229,15 @@ func (g Geometry) fa2Splitted(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch
 // are placed one by one, or the heads of so many waves of tiles, in whole groups.
 const (
 	fa2Placed      = 300
-	fa2Waves       = 5
+	fa2Waves       = 6
 	fa2UnlikeWaves = 2 // where many requests are unlike, which mixes tiles sooner
 	// Times that differ by less are taken as one: in key blocks, as a share of
 	// the mean tile, and as a share of it where many requests are unlike.
 	fa2Near     = 0.2
 	fa2NearFew  = 0.02
 	fa2NearTile = 0.05
+	// Tiles of a chunk count as equal within so much of that.
+	fa2Alike = 0.5
 	// fa2Blur is the share of a part of the schedule within which equal tiles
 	// count as starting together when memory is shared out.
 	fa2Blur = 0.25
@@ -244,7 +246,7 @@ const (
 // fa2Heads places the tiles head by head, request by request, first query
 // tokens first, at most about so many of them one by one.
 func (g Geometry) fa2Heads(runs []Run, sh *fa2Shape, c *FA2Class, sc *scratch, near float64, most int) {
-	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c)
+	sc.tiles = sh.appendTiles(sc.tiles[:0], runs, c, fa2Alike*near)
 	group := g.fa2Group(sh)
 	placed := sh.columns
 	if events := sc.events(g.SMs); len(sc.tiles) > 1 && events*placed > most {
@@ -322,8 +324,9 @@ type fa2Tile struct {
 // tiles are all unlike.
 const fa2EmptyWork = 8
 
-// appendTiles appends the tiles of one head.
-func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Tile {
+// appendTiles appends the tiles of one head. Tiles of a chunk that follow one
+// another and differ by no more than alike in cost are one, with their mean.
+func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class, alike float64) []fa2Tile {
 	empty := 0.0
 	for i, r := range runs {
 		m := ceilDiv(r.New, 64)
@@ -332,11 +335,22 @@ func (sh *fa2Shape) appendTiles(dst []fa2Tile, runs []Run, c *FA2Class) []fa2Til
 			cost := c.blocks(k) + c.Cd
 			dst = append(dst, fa2Tile{r.Count, cost, float64(k) / 128 / cost, 0})
 		} else {
+			first, count, cost, weight := 0.0, 0.0, 0.0, 0.0
 			for j := range m * r.Count {
 				k := min(r.New, 64*(j%m+1)) + r.History
-				cost := c.blocks(k) + c.C
-				dst = append(dst, fa2Tile{1, cost, float64(k) / 128 / (cost * float64(m)), 0})
+				this := c.blocks(k) + c.C
+				if count > 0 && !(math.Abs(this-first) <= alike) {
+					dst = append(dst, fa2Tile{int(count), cost / count, weight / cost, 0})
+					count, cost, weight = 0, 0, 0
+				}
+				if count == 0 {
+					first = this
+				}
+				count++
+				cost += this
+				weight += float64(k) / (128 * float64(m))
 			}
+			dst = append(dst, fa2Tile{int(count), cost / count, weight / cost, 0})
 		}
 		empty += float64(r.Count*(sh.tiles-m)) * c.E
 		if len(runs) <= unlikeRuns || empty > fa2EmptyWork || i == len(runs)-1 {

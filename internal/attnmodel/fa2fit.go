@@ -16,38 +16,40 @@ func fitFA2(g Geometry, samples []Sample, start FA2Params, steps int) FA2Params 
 	if !g.Valid() {
 		return start
 	}
-	var of [fa2Kernels][]fa2Fitted
-	for _, s := range samples {
-		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
-			continue
+	var of [fa2Kernels][]int32
+	for i := range samples {
+		if s := &samples[i]; s.TimeUS > 0 && len(s.Runs) > 0 {
+			k := g.fa2Shape(s.Runs).kernel
+			of[k] = append(of[k], int32(i))
 		}
-		f := fa2Fitted{runs: s.Runs, shape: g.fa2Shape(s.Runs), logUS: math.Log(s.TimeUS), weight: s.Weight}
-		if f.weight == 0 {
-			f.weight = 1
-		}
-		of[f.shape.kernel] = append(of[f.shape.kernel], f)
 	}
 	out := start
 	parallel(2, int(fa2Kernels), func(i int) {
 		k := int(fa2Kernels) - 1 - i
-		if len(of[k]) > 0 {
-			out[k] = fitFA2Class(g, chosenFA2(of[k]), start[k], steps)
+		if len(of[k]) == 0 {
+			return
 		}
+		var rows []fa2Fitted
+		for _, i := range chosenFA2(samples, of[k]) {
+			s := &samples[i]
+			rows = append(rows, fa2Fitted{runs: s.Runs, shape: g.fa2Shape(s.Runs), logUS: math.Log(s.TimeUS), weight: s.fitWeight()})
+		}
+		out[k] = fitFA2Class(g, rows, start[k], steps)
 	})
 	return out
 }
 
-// chosenFA2 are the rows that a class is fitted on. Half of them read enough
-// for a cache to overflow, which is where models differ most and grids have few
-// rows.
-func chosenFA2(rows []fa2Fitted) []fa2Fitted {
-	must := func(f *fa2Fitted) bool { return f.weight > 1 }
-	var small, large []fa2Fitted
-	for _, f := range rows {
-		if f.shape.sumK > overflowTokens {
-			large = append(large, f)
+// chosenFA2 are the samples, of those given by index, that a class is fitted
+// on. Half of them read enough for a cache to overflow, which is where models
+// differ most and grids have few rows.
+func chosenFA2(samples []Sample, rows []int32) []int32 {
+	must := func(i *int32) bool { return samples[*i].fitWeight() > 1 }
+	var small, large []int32
+	for _, i := range rows {
+		if readsMuch(samples[i].Runs) {
+			large = append(large, i)
 		} else {
-			small = append(small, f)
+			small = append(small, i)
 		}
 	}
 	half := fitRows / 2
@@ -55,6 +57,15 @@ func chosenFA2(rows []fa2Fitted) []fa2Fitted {
 		return chosen(rows, must)
 	}
 	return append(chosen(small, must)[:half:half], chosen(large, must)[:half]...)
+}
+
+// readsMuch tells whether a batch reads enough for a cache to overflow.
+func readsMuch(runs []Run) bool {
+	sum := 0
+	for _, r := range runs {
+		sum += (r.New + r.History) * r.Count
+	}
+	return sum > overflowTokens
 }
 
 // overflowTokens of history are 32 MB of one head's keys and values.
@@ -71,6 +82,32 @@ type fa2Fitted struct {
 type fa2Plan struct {
 	span  fa2Span
 	reads reads
+}
+
+// fa2Plans are the schedules of all rows, and what they are where heads drift
+// further apart, which leaves tiles where they are.
+type fa2Plans struct {
+	at             FA2Class
+	plans, drifted []fa2Plan
+}
+
+func newFA2Plans(n int) *fa2Plans {
+	return &fa2Plans{plans: make([]fa2Plan, n), drifted: make([]fa2Plan, n)}
+}
+
+func (p *fa2Plans) schedule(g Geometry, rows []fa2Fitted, c FA2Class, drift bool, by float64) {
+	p.at = c
+	sc := scratchPool.Get().(*scratch)
+	for i := range rows {
+		sh := &rows[i].shape
+		g.fa2Schedule(rows[i].runs, sh, &c, sc)
+		p.plans[i] = fa2Plan{sc.plan(), sc.reads}
+		if drift {
+			sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), c.Drift*by, sc.makespan)
+			p.drifted[i] = fa2Plan{sc.plan(), sc.reads}
+		}
+	}
+	scratchPool.Put(sc)
 }
 
 func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
@@ -94,39 +131,19 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		}
 		return c
 	}
-	// What does not change the schedule of any row need not be tried.
-	used := fa2Used(rows)
-	plans, trial := make([]fa2Plan, len(rows)), make([]fa2Plan, len(rows))
-	schedule := func(c FA2Class, into []fa2Plan) {
-		sc := scratchPool.Get().(*scratch)
-		for i := range rows {
-			g.fa2Schedule(rows[i].runs, &rows[i].shape, &c, sc)
-			into[i] = fa2Plan{sc.plan(), sc.reads}
-		}
-		scratchPool.Put(sc)
-	}
-	// Drift leaves tiles where they are.
-	drifted := make([]fa2Plan, len(rows))
-	scheduleBoth := func(c FA2Class, drift float64) {
-		sc := scratchPool.Get().(*scratch)
-		for i := range rows {
-			sh := &rows[i].shape
-			g.fa2Schedule(rows[i].runs, sh, &c, sc)
-			plans[i] = fa2Plan{sc.plan(), sc.reads}
-			if used[fa2Drift] {
-				sc.reads.gather(sc.wheel.spans, sc.heads, g.fa2Group(sh), drift, sc.makespan)
-				drifted[i] = fa2Plan{sc.plan(), sc.reads}
-			}
-		}
-		scratchPool.Put(sc)
-	}
+	// plans are at the place of the last jacobian, next at that of the last
+	// residuals, which most often the next jacobian is asked for.
+	plans, next := newFA2Plans(len(rows)), newFA2Plans(len(rows))
 	var curves fa2Curves
 	evaluate := func(c *FA2Class, plans []fa2Plan, r []float64) {
-		curves.bake(c)
+		curves.bakeNew(c)
 		for i := range rows {
 			r[i] = math.Log(rows[i].shape.timeUS(c, &curves, plans[i].span, &plans[i].reads)) - rows[i].logUS
 		}
 	}
+	// What does not change the schedule of any row need not be tried.
+	used := fa2Used(rows)
+	const h = 0.01
 	moved := make([]float64, len(rows))
 	p := problem{
 		scale: fa2Scale, steps: steps,
@@ -134,14 +151,17 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 		weight: func(i int) float64 { return rows[i].weight },
 		residuals: func(x, r []float64) {
 			c := class(x)
-			schedule(c, trial)
-			evaluate(&c, trial, r)
+			next.schedule(g, rows, c, used[fa2Drift], math.Exp(h))
+			evaluate(&c, next.plans, r)
 		},
 		jacobian: func(x, r, jac []float64) {
 			c := class(x)
-			const h = 0.01
-			scheduleBoth(c, c.Drift*math.Exp(h))
-			evaluate(&c, plans, r)
+			if next.at == c {
+				plans, next = next, plans
+			} else {
+				plans.schedule(g, rows, c, used[fa2Drift], math.Exp(h))
+			}
+			evaluate(&c, plans.plans, r)
 			for a := range k {
 				was := x[a]
 				x[a] += h
@@ -149,19 +169,20 @@ func fitFA2Class(g Geometry, rows []fa2Fitted, c FA2Class, steps int) FA2Class {
 				x[a] = was
 				switch {
 				case a == fa2Drift && used[a]:
-					evaluate(&changed, drifted, moved)
+					evaluate(&changed, plans.drifted, moved)
 				case a < scheduled && used[a]:
-					schedule(changed, trial)
-					evaluate(&changed, trial, moved)
+					next.schedule(g, rows, changed, false, 0)
+					evaluate(&changed, next.plans, moved)
 				case a < scheduled || a >= added:
 					continue
 				default:
-					evaluate(&changed, plans, moved)
+					evaluate(&changed, plans.plans, moved)
 				}
 				for i := range rows {
 					jac[i*k+a] = (moved[i] - r[i]) / h
 				}
 			}
+			next.at = FA2Class{} // without what drift does
 			// What is added to the schedule's time.
 			for i := range rows {
 				f0, copied, join := rows[i].shape.addedUS(&c)

@@ -26,10 +26,7 @@ func fitFA3(g Geometry, samples []Sample, start FA3Params, steps int) FA3Params 
 		if !(s.TimeUS > 0) || len(s.Runs) == 0 {
 			continue
 		}
-		f := fa3Fitted{runs: s.Runs, shape: g.fa3Shape(s.Runs), logUS: math.Log(s.TimeUS), weight: s.Weight}
-		if f.weight == 0 {
-			f.weight = 1
-		}
+		f := fa3Fitted{runs: s.Runs, shape: g.fa3Shape(s.Runs), logUS: math.Log(s.TimeUS), weight: s.fitWeight()}
 		k := f.shape.kernel
 		// Small and large tiles have constants of their own for splits, which
 		// the two decode kernels share.

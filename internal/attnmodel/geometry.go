@@ -64,4 +64,11 @@ type Sample struct {
 	Skew bool
 }
 
+func (s *Sample) fitWeight() float64 {
+	if s.Weight == 0 {
+		return 1
+	}
+	return s.Weight
+}
+
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

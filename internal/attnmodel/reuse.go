@@ -229,9 +229,22 @@ func (m *missCurve) at(ratio float64) float64 {
 type fa2Curves struct {
 	soft softMax
 	miss missCurve
+	p, s float64 // that they were baked of
 }
 
 func (v *fa2Curves) bake(c *FA2Class) {
 	v.soft.bake(c.P)
 	v.miss.bake(c.S)
+}
+
+// bakeNew bakes what is not baked yet.
+func (v *fa2Curves) bakeNew(c *FA2Class) {
+	if v.p != c.P {
+		v.soft.bake(c.P)
+		v.p = c.P
+	}
+	if v.s != c.S {
+		v.miss.bake(c.S)
+		v.s = c.S
+	}
 }

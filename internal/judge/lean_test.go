@@ -13,12 +13,10 @@ import (
 // of the mixed cases that the plan leaves out.
 func TestLeanPlanAgainstFullParity(t *testing.T) {
 	if testing.Short() {
-		t.Skip("half a minute and more under the race detector")
-	}
-	if testing.Short() {
-		t.Skip("four folders, each fitted three times")
+		t.Skip("four folders, each fitted three times: half a minute and more under the race detector")
 	}
 	in := func(x int, list ...int) bool { return slices.Contains(list, x) }
+	var p50, p90, p99 []float64
 	for _, path := range []string{"perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16", "perf/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"} {
 		b := openReference(t, path)
 		for _, tp := range b.TPs {
@@ -68,6 +66,18 @@ func TestLeanPlanAgainstFullParity(t *testing.T) {
 			if got[1].P50 > got[0].P50 || got[1].P90 > got[0].P90 || got[1].P99 > got[0].P99 {
 				t.Errorf("%s tp%d: lean + accurate %+v, full + parity %+v", path, tp.Degree, got[1], got[0])
 			}
+			p50, p90, p99 = append(p50, got[1].P50), append(p90, got[1].P90), append(p99, got[1].P99)
+		}
+	}
+	for _, q := range []struct {
+		name string
+		errs []float64
+		most float64
+	}{{"p50", p50, 1.3}, {"p90", p90, 5.5}, {"p99", p99, 15}} {
+		slices.Sort(q.errs)
+		n := len(q.errs)
+		if median := (q.errs[(n-1)/2] + q.errs[n/2]) / 2; median > q.most {
+			t.Errorf("%s, median of %d folders: %.2f%%, want at most %g", q.name, n, median, q.most)
 		}
 	}
 }
