@@ -6,6 +6,9 @@ type Bundle struct {
 	Dir  string // where it was read from, for messages
 	Meta *Meta
 	TPs  []TP // ascending by Degree
+	// Calibration is what CalibrationFile holds, nil where there is none. It is
+	// package traceloader's, and is not written with the bundle.
+	Calibration []byte
 	// Warnings are what a reader tolerates but its user should know: a file
 	// that meta.yaml names and that is missing, a key that stands twice and was
 	// taken once (Lenient).

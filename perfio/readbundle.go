@@ -128,6 +128,9 @@ func (l *load) plan() {
 	} else {
 		l.bundle.Meta = parseMeta(data, file, &l.head)
 	}
+	if l.options.wants(CalibrationFile) {
+		l.readCalibration()
+	}
 	degrees, err := l.degrees()
 	if err != nil {
 		l.head.add(&ParseError{File: l.shown, Err: ioCause(err)})
@@ -153,6 +156,17 @@ func (l *load) plan() {
 	}
 	for i := range l.bundle.TPs {
 		l.planTP(&l.bundle.TPs[i], fit)
+	}
+}
+
+// readCalibration takes the file as it is. A bundle is whole without it.
+func (l *load) readCalibration() {
+	data, err := readDocument(l.fsys, path.Join(l.dir, CalibrationFile))
+	switch {
+	case err == nil:
+		l.bundle.Calibration = data
+	case !errors.Is(err, fs.ErrNotExist):
+		l.head.add(&ParseError{File: l.file(CalibrationFile), Warning: true, Err: ioCause(err)})
 	}
 }
 

@@ -40,6 +40,8 @@ const (
 	BatchesFile     = "batches.jsonl"
 	StepFile        = "step.csv"
 	CollectivesFile = "collectives.csv"
+	// CalibrationFile stands beside meta.yaml. It can always be made again.
+	CalibrationFile = "calibration.json"
 )
 
 // Type is what a column holds.

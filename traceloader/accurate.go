@@ -19,30 +19,47 @@ func applyAccurate(t *Table, b *perfio.Bundle, o *Options) {
 		t.warnings = append(t.warnings, warning)
 	}
 	// Each folder is calibrated by itself.
-	found := make([]TPCalibration, len(t.tps))
+	found, warnings := make([]TPCalibration, len(t.tps)), make([]string, len(t.tps))
 	var done sync.WaitGroup
 	for i := range t.tps {
-		f := &t.tps[i]
-		done.Go(func() { found[i] = applyAccurateTP(t, b, f, stored.tp(f.degree)) })
+		done.Go(func() { found[i], warnings[i] = applyAccurateTP(t, b, &t.tps[i], stored) })
 	}
 	done.Wait()
+	for _, w := range warnings {
+		if w != "" {
+			t.warnings = append(t.warnings, w)
+		}
+	}
 	t.calibration = &Calibration{Version: calibrationVersion, TPs: found}
 }
 
-func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *attnmodel.Calibration) TPCalibration {
+func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *Calibration) (found TPCalibration, warning string) {
 	for _, curves := range []map[string]*curve{f.dense, f.perSequence} {
 		for _, name := range slices.Sorted(maps.Keys(curves)) {
 			curves[name] = accurateCurve(curves[name])
 		}
 	}
-	i := slices.IndexFunc(b.TPs, func(tp perfio.TP) bool { return tp.Degree == f.degree })
-	if f.attention != nil && i >= 0 {
-		if a := newAccurateAttention(t, b, f, &b.TPs[i], stored); a != nil {
-			f.attention = a
-			return a.calibration()
-		}
+	found.TP = f.degree
+	if f.attention == nil {
+		return found, ""
 	}
-	return TPCalibration{TP: f.degree}
+	a, warning := newAccurateAttention(t, b, f, b.TP(f.degree), stored)
+	if a != nil {
+		f.attention, found = a, a.calibration()
+	}
+	return found, warning
+}
+
+// attentionConfig is what a tp folder's attention is predicted from, but for
+// the straight lines.
+func attentionConfig(t *Table, b *perfio.Bundle, rows *perfio.TP) *attnmodel.Config {
+	var backend string
+	if b.Meta != nil && b.Meta.Root != nil {
+		backend = b.Meta.AttentionBackend()
+	}
+	return &attnmodel.Config{
+		Geometry: geometryOf(t, b.Meta, rows.Degree), Kernel: kernelOf(backend), Samples: attentionSamples(rows, prefillFirst(b.Meta)),
+	}
 }
 
 // geometryOf says how many heads one rank has and how many multiprocessors the

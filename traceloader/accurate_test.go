@@ -181,52 +181,6 @@ func TestAccurateDense(t *testing.T) {
 	}
 }
 
-// A stored calibration gives the same answers and is refused when the files
-// change.
-func TestCalibrationFile(t *testing.T) {
-	dir := writeMadeUpBundle(t)
-	open := func() *traceloader.Table {
-		t.Helper()
-		b, err := perfio.OpenBundle(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return openAccurate(t, b)
-	}
-	ask := func(table *traceloader.Table) int64 {
-		h, _ := table.Attention(1)
-		ns, _ := h.BatchLatencyNS(decodesOf(100, 2000, 300))
-		return ns
-	}
-	fresh := open()
-	c, err := traceloader.Calibrate(dir, traceloader.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Files == "" || len(c.TPs) != 1 || len(c.TPs[0].Attention.Tried) == 0 {
-		t.Errorf("calibration %+v", c)
-	}
-	stored := open()
-	if w := stored.Warnings(); len(w) != 0 {
-		t.Errorf("warnings %q", w)
-	}
-	if a, b := ask(fresh), ask(stored); a != b {
-		t.Errorf("%d ns fresh, %d ns by the stored calibration", a, b)
-	}
-	// One more row of attention.csv.
-	path := filepath.Join(dir, "tp1", "attention.csv")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, append(data, "2000,0,1,16,300\r\n"...), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if w := strings.Join(open().Warnings(), "\n"); !strings.Contains(w, "stale") {
-		t.Errorf("warnings %q, want one of a stale calibration", w)
-	}
-}
-
 func writeMadeUpBundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

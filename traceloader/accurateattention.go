@@ -30,22 +30,21 @@ var runPool = sync.Pool{New: func() any {
 
 // newAccurateAttention calibrates one tp folder; nil where nothing was
 // measured that could be used.
-func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *attnmodel.Calibration) *accurateAttention {
-	var backend string
-	if b.Meta != nil && b.Meta.Root != nil {
-		backend = b.Meta.AttentionBackend()
+func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *Calibration) (a *accurateAttention, warning string) {
+	c := attentionConfig(t, b, rows)
+	a = &accurateAttention{parity: f.attention, grid: f.grid, alpha: f.alpha, first: prefillFirst(b.Meta), geometry: c.Geometry, degree: f.degree}
+	if stored != nil {
+		c.Stored, warning = stored.tp(f.degree, c.Hash())
 	}
-	a := &accurateAttention{parity: f.attention, grid: f.grid, alpha: f.alpha, first: prefillFirst(b.Meta), geometry: geometryOf(t, b.Meta, f.degree), degree: f.degree}
-	a.predictor = attnmodel.New(attnmodel.Config{
-		Geometry: a.geometry, Kernel: kernelOf(backend), Samples: attentionSamples(rows, a.first), Linear: a.lines, Stored: stored,
-	})
+	c.Linear = a.lines
+	a.predictor = attnmodel.New(*c)
 	if a.predictor == nil {
-		return nil
+		return nil, warning
 	}
 	if a.predictor.Basis() != attnmodel.Linear {
 		a.baked = attnmodel.Bake(a.predictor, axesOf(rows), a.first, 2)
 	}
-	return a
+	return a, warning
 }
 
 func axesOf(rows *perfio.TP) attnmodel.Axes {

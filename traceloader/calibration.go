@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/internal/attnmodel"
@@ -19,16 +16,18 @@ import (
 )
 
 // CalibrationFile is the name of a stored calibration, beside meta.yaml.
-const CalibrationFile = "calibration.json"
+const CalibrationFile = perfio.CalibrationFile
 
 // calibrationVersion changes when a stored calibration of older code must not
 // be used.
-const calibrationVersion = 4
+const calibrationVersion = 6
 
 // Calibration is what the accurate rules found in a bundle.
 type Calibration struct {
-	Version int             `json:"version"`
-	Files   string          `json:"files_sha256"` // of the files that it was made from
+	Version int `json:"version"`
+	// Content is the SHA-256 of TPs, as JSON without spaces: a file that was
+	// changed by hand or on its way is not used.
+	Content string          `json:"content_sha256"`
 	TPs     []TPCalibration `json:"tps"`
 }
 
@@ -38,20 +37,36 @@ type TPCalibration struct {
 	QueryHeads int `json:"query_heads,omitempty"`
 	KVHeads    int `json:"kv_heads,omitempty"`
 	SMs        int `json:"sm_count,omitempty"`
+	// Files is the SHA-256 of all that it was made from: what attention.csv,
+	// skew.csv and batches.jsonl say, row by row, the heads, the device and the
+	// kernel. "" where it was not stored.
+	Files string `json:"files_sha256,omitempty"`
 	// Attention is nil where no attention was measured.
 	Attention *attnmodel.Calibration `json:"attention,omitempty"`
 }
 
-func (c *Calibration) tp(degree int) *attnmodel.Calibration {
+// tp is the calibration of a degree for the given files; a warning says why
+// there is none.
+func (c *Calibration) tp(degree int, files string) (*attnmodel.Calibration, string) {
 	if c == nil {
-		return nil
+		return nil, ""
 	}
 	for i := range c.TPs {
-		if c.TPs[i].TP == degree {
-			return c.TPs[i].Attention
+		switch found := &c.TPs[i]; {
+		case found.TP != degree:
+		case found.Files != files:
+			return nil, fmt.Sprintf("%s: tp%d: files_sha256: it was made from other rows, heads, device or kernel than these: it is stale and not used", CalibrationFile, degree)
+		default:
+			return found.Attention, ""
 		}
 	}
-	return nil
+	return nil, fmt.Sprintf("%s: tp%d: it does not hold this degree, which is calibrated anew", CalibrationFile, degree)
+}
+
+func (c *Calibration) contentHash() (string, error) {
+	data, err := json.Marshal(c.TPs)
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), err
 }
 
 // Calibration says what the accurate rules found; false under other rules.
@@ -77,7 +92,12 @@ func Calibrate(dir string, o Options) (Calibration, error) {
 		return Calibration{}, err
 	}
 	c, _ := t.Calibration()
-	if c.Files, err = filesHash(dir); err != nil {
+	for i := range c.TPs {
+		if found := &c.TPs[i]; found.Attention != nil {
+			found.Files = attentionConfig(t, b, b.TP(found.TP)).Hash()
+		}
+	}
+	if c.Content, err = c.contentHash(); err != nil {
 		return Calibration{}, err
 	}
 	data, err := json.MarshalIndent(c, "", "  ")
@@ -90,62 +110,25 @@ func Calibrate(dir string, o Options) (Calibration, error) {
 	})
 }
 
-// storedCalibration reads the calibration beside the bundle. One that is
-// stale or cannot be read is not used, and the warning says so.
+// storedCalibration reads the calibration that came with the bundle. One that
+// cannot be read is not used, and the warning says so.
 func storedCalibration(b *perfio.Bundle, o *Options) (c *Calibration, warning string) {
-	if o.IgnoreCalibration || b.Dir == "" {
+	if o.IgnoreCalibration || b.Calibration == nil {
 		return nil, ""
 	}
-	data, err := os.ReadFile(filepath.Join(b.Dir, CalibrationFile))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
-		return nil, ""
+	var read Calibration
+	err := json.Unmarshal(b.Calibration, &read)
+	if err == nil && read.Version != calibrationVersion {
+		err = fmt.Errorf("version: found %d, expected %d", read.Version, calibrationVersion)
 	}
 	if err == nil {
-		err = json.Unmarshal(data, &c)
+		var hash string
+		if hash, err = read.contentHash(); err == nil && hash != read.Content {
+			err = errors.New("content_sha256: it is not that of the content: it was damaged or changed")
+		}
 	}
 	if err != nil {
 		return nil, fmt.Sprintf("%s: %v: it is not used", CalibrationFile, err)
 	}
-	if c.Version != calibrationVersion {
-		return nil, fmt.Sprintf("%s: version: found %d, expected %d: it is not used", CalibrationFile, c.Version, calibrationVersion)
-	}
-	hash, err := filesHash(b.Dir)
-	if err != nil {
-		return nil, fmt.Sprintf("%s: %v: it is not used", CalibrationFile, err)
-	}
-	if c.Files != hash {
-		return nil, fmt.Sprintf("%s: files_sha256: it was made from other files than these: it is stale and not used", CalibrationFile)
-	}
-	return c, ""
-}
-
-// filesHash covers the names and contents of meta.yaml and of the files of the
-// tp folders that a calibration is made from.
-func filesHash(dir string) (string, error) {
-	names := []string{"meta.yaml"}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "tp") {
-			continue
-		}
-		for _, f := range []string{"attention.csv", "skew.csv", "batches.jsonl"} {
-			names = append(names, e.Name()+"/"+f)
-		}
-	}
-	h := sha256.New()
-	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "%s %d\n", name, len(data))
-		h.Write(data)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return &read, ""
 }

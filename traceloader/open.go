@@ -36,7 +36,7 @@ func readOptions(o Options) (options []perfio.ReadOption) {
 		options = append(options, perfio.Lenient())
 	}
 	if o.Rules == Parity {
-		options = append(options, perfio.Without(perfio.SkewFile, perfio.BatchesFile))
+		options = append(options, perfio.Without(perfio.SkewFile, perfio.BatchesFile, perfio.CalibrationFile))
 	}
 	return options
 }
