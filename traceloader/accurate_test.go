@@ -181,6 +181,46 @@ func TestAccurateDense(t *testing.T) {
 	}
 }
 
+// A failed row spoils no answer but its own, wherever it stands, and its own is
+// not trusted.
+func TestAccurateDenseFailedRow(t *testing.T) {
+	const last = 20480
+	us := func(x int) float64 { return 10 + float64((x+127)/128) }
+	for _, test := range []struct {
+		tokens int
+		factor float64
+	}{{0, 1}, {16, 8}, {64, 0.1}, {512, 0.2}, {1024, 5}, {last - 128, 0.2}, {last - 128, 4}, {last, 0.1}, {last, 5}} {
+		var rows []perfio.DenseRow
+		for x := 16; x <= last; x *= 2 {
+			for _, at := range []int{x, x * 3 / 2} {
+				rows = append(rows, perfio.DenseRow{Layer: "down_proj", Tokens: at, TimeUS: us(at)})
+			}
+		}
+		for _, at := range []int{last - 256, last - 128, last} {
+			rows = append(rows, perfio.DenseRow{Layer: "down_proj", Tokens: at, TimeUS: us(at)})
+		}
+		for i := range rows {
+			if rows[i].Tokens == test.tokens {
+				rows[i].TimeUS *= test.factor
+			}
+		}
+		c, _ := openAccurate(t, &perfio.Bundle{TPs: []perfio.TP{{Degree: 1, Dense: rows}}}).Dense(1, "down_proj")
+		for x := 1; x <= 4*last; x += 7 {
+			ns, a := c.Explain(x)
+			if x == test.tokens {
+				continue
+			}
+			if want := 1000 * us(max(x, 16)); math.Abs(float64(ns)-want) > 0.25*want {
+				t.Errorf("%d tokens times %g: at %d tokens %d ns %+v, want about %.0f", test.tokens, test.factor, x, ns, a, want)
+				break
+			}
+		}
+		if ns, a := c.Explain(test.tokens); test.tokens > 0 && (math.Abs(float64(ns)-1000*test.factor*us(test.tokens)) > 1 || a.Status != traceloader.Measured || a.Sigma < 0.5) {
+			t.Errorf("%d tokens times %g: itself %d ns %+v", test.tokens, test.factor, ns, a)
+		}
+	}
+}
+
 func writeMadeUpBundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

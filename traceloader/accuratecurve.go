@@ -5,49 +5,61 @@ import (
 	"slices"
 )
 
-// Bounds of what is spelt out, token by token.
+// Bounds of what lies beyond the measured range.
 const (
-	maxSpeltOut = 1 << 14
-	gemmTile    = 128 // tokens
-	tailTiles   = 64  // beyond the range
+	gemmTile  = 128 // tokens
+	tailTiles = 64
 )
 
 // accurateCurve is a curve by our rules. A measured count is what was
 // measured. Between two counts, a slow kernel at one of them must not spoil
 // what lies beside it: libraries choose kernels by the exact count, so lines
-// are drawn along the lower envelope, the least of what is measured from here
-// on. Beyond the range time goes on as it went over the upper half, one tile
-// after another.
+// are drawn between the lesser of each count and the next, and leave out points
+// that cannot be true. Beyond the range time goes on as it went over the upper
+// half, one tile after another.
 func accurateCurve(c *curve) *curve {
-	n := len(c.xs)
 	out := *c
 	out.known = c.xs
-	if n < 3 || c.xs[n-1] > maxSpeltOut {
+	if len(c.xs) < 3 {
 		return &out
 	}
-	envelope := slices.Clone(c.ys)
-	for i := n - 2; i >= 0; i-- {
-		envelope[i] = min(envelope[i], envelope[i+1])
+	base := soundPoints(c.xs, c.ys)
+	slope := base.tileSlope()
+	level := base.tailLevel(slope)
+	last, lastNS := c.xs[len(c.xs)-1], c.ys[len(c.ys)-1]
+	if end := len(base.xs) - 1; base.xs[end] != last {
+		// Up to the last count the rest goes on as it does beyond it.
+		tail := base.ys[end] + slope*(tiles(last)-tiles(base.xs[end]))
+		base.xs, base.ys = append(base.xs, last), append(base.ys, tail)
+		lastNS, level = tail, level+slope*(tiles(last)-tiles(base.xs[end]))
 	}
+	base.lower()
+	out.base = base
+
 	var xs []int
 	var ys []float64
-	for i := range n {
-		xs, ys = append(xs, c.xs[i]), append(ys, c.ys[i])
-		if i+1 == n {
+	for i, x := range c.xs {
+		xs, ys = append(xs, x), append(ys, c.ys[i])
+		if i+1 == len(c.xs) {
 			break
 		}
-		x0, x1 := c.xs[i], c.xs[i+1]
-		for x := x0 + 1; x < x1; x++ {
-			t := float64(x-x0) / float64(x1-x0)
-			xs, ys = append(xs, x), append(ys, lerp(envelope[i], envelope[i+1], t))
+		// The line between them, from the count after this one to that before
+		// the next.
+		for _, at := range [...]int{x + 1, c.xs[i+1] - 1} {
+			if at > xs[len(xs)-1] && at < c.xs[i+1] {
+				xs, ys = append(xs, at), append(ys, base.at(at))
+			}
 		}
 	}
-	last := c.xs[n-1]
-	slope := tileSlope(c)
-	level := tailLevel(c, slope)
 	for k := range tailTiles {
 		from := (last+gemmTile-1)/gemmTile*gemmTile + k*gemmTile + 1
-		y := max(level+slope*float64(k+1), c.ys[n-1])
+		y := max(level+slope*float64(k+1), lastNS)
+		if k == 0 && from > last+1 {
+			xs, ys = append(xs, last+1), append(ys, max(level, lastNS))
+			if from > last+2 {
+				xs, ys = append(xs, from-1), append(ys, max(level, lastNS))
+			}
+		}
 		xs, ys = append(xs, from, from+gemmTile-1), append(ys, y, y)
 	}
 	// The last segment goes on for ever: by the slope, whatever the plateau.
@@ -56,6 +68,9 @@ func accurateCurve(c *curve) *curve {
 	out.xs, out.ys = xs, ys
 	out.segs = make([]segment, len(xs)+1)
 	out.segs[0] = segment{w: 1, y0: ys[0]}
+	if base.xs[0] != c.xs[0] {
+		out.segs[0].y0 = base.ys[0]
+	}
 	for i := 1; i < len(xs); i++ {
 		out.segs[i] = segment{float64(xs[i-1]), float64(xs[i] - xs[i-1]), ys[i-1], ys[i] - ys[i-1]}
 	}
@@ -65,27 +80,96 @@ func accurateCurve(c *curve) *curve {
 	return &out
 }
 
+// polyline are points, ascending, with straight lines between them.
+type polyline struct {
+	xs []int
+	ys []float64
+}
+
+// at is the line at x, level before the first point; x is not beyond the last.
+func (p *polyline) at(x int) float64 {
+	i, found := slices.BinarySearch(p.xs, x)
+	if found {
+		return p.ys[i]
+	}
+	if i == 0 {
+		return p.ys[0]
+	}
+	x0, x1 := p.xs[i-1], p.xs[i]
+	return lerp(p.ys[i-1], p.ys[i], float64(x-x0)/float64(x1-x0))
+}
+
+// A point that is by such a factor below several points of less work, or above
+// several of more, and so far from its neighbour too, is a failed measurement.
+const (
+	unsoundFactor     = 2
+	unsoundNeighbours = 4
+)
+
+// soundPoints leaves out points that cannot be true, at most one of
+// neighbours: where two agree, it is the layer that is so.
+func soundPoints(xs []int, ys []float64) polyline {
+	p := polyline{make([]int, 0, len(xs)+1), make([]float64, 0, len(ys)+1)}
+	middle := func(v []float64) float64 {
+		v = slices.Clone(v)
+		slices.Sort(v)
+		return v[len(v)/2]
+	}
+	for i, y := range ys {
+		before, after := ys[max(0, i-unsoundNeighbours):i], ys[i+1:min(len(ys), i+1+unsoundNeighbours)]
+		low := len(before) >= 2 && y*unsoundFactor < middle(before) && (len(after) == 0 || y*unsoundFactor < after[0])
+		high := len(after) >= 2 && y > unsoundFactor*middle(after) && (len(before) == 0 || y > unsoundFactor*before[len(before)-1])
+		if !low && !high {
+			p.xs, p.ys = append(p.xs, xs[i]), append(p.ys, y)
+		}
+	}
+	// Above the last point there is nothing: it is held against the tail of the
+	// others.
+	if n := len(p.xs) - 1; n >= 3 && p.xs[n] == xs[len(xs)-1] {
+		others := polyline{p.xs[:n], p.ys[:n]}
+		slope := others.tileSlope()
+		if p.ys[n] > unsoundFactor*(others.tailLevel(slope)+slope*(tiles(p.xs[n])-tiles(p.xs[n-1]))) {
+			return others
+		}
+	}
+	return p
+}
+
+// lower takes each point down to the next one's height: an engine could pad to
+// it. To look further would take the least of much noise.
+func (p *polyline) lower() {
+	for i := range p.ys[1:] {
+		p.ys[i] = min(p.ys[i], p.ys[i+1])
+	}
+}
+
 func tiles(x int) float64 { return float64((x + gemmTile - 1) / gemmTile) }
+
+// upper are the points from half the last x on, at least two where there are
+// two.
+func (p *polyline) upper() polyline {
+	first, _ := slices.BinarySearch(p.xs, p.xs[len(p.xs)-1]/2)
+	first = max(min(first, len(p.xs)-2), 0)
+	return polyline{p.xs[first:], p.ys[first:]}
+}
 
 // tileSlope is the median of the slopes, a tile, between points of the upper
 // half that lie far apart; at least 0.
-func tileSlope(c *curve) float64 {
-	n := len(c.xs)
-	half := c.xs[n-1] / 2
-	first, _ := slices.BinarySearch(c.xs, half)
-	first = min(first, n-2)
-	far := max(float64(c.xs[n-1]-c.xs[first])/gemmTile/2, 1e-9)
+func (p *polyline) tileSlope() float64 {
+	u := p.upper()
+	n := len(u.xs)
+	width := float64(u.xs[n-1]-u.xs[0]) / gemmTile
 	var slopes []float64
-	for i := first; i < n; i++ {
+	for i := range n {
 		for j := i + 1; j < n; j++ {
-			if d := tiles(c.xs[j]) - tiles(c.xs[i]); d > 0 && d >= far {
-				slopes = append(slopes, (c.ys[j]-c.ys[i])/d)
+			if d := tiles(u.xs[j]) - tiles(u.xs[i]); d > 0 && d >= width/2 {
+				slopes = append(slopes, (u.ys[j]-u.ys[i])/d)
 			}
 		}
 	}
 	if len(slopes) == 0 {
-		if d := float64(c.xs[n-1]-c.xs[first]) / gemmTile; d > 0 {
-			return max(0, (c.ys[n-1]-c.ys[first])/d)
+		if width > 0 {
+			return max(0, (u.ys[n-1]-u.ys[0])/width)
 		}
 		return 0
 	}
@@ -95,50 +179,55 @@ func tileSlope(c *curve) float64 {
 
 // tailLevel is the height at the last tile: the median of where the points of
 // the upper half, carried along the slope, arrive.
-func tailLevel(c *curve, slope float64) float64 {
-	n := len(c.xs)
-	first, _ := slices.BinarySearch(c.xs, c.xs[n-1]/2)
-	var levels []float64
-	for i := min(first, n-1); i < n; i++ {
-		levels = append(levels, c.ys[i]+slope*(tiles(c.xs[n-1])-tiles(c.xs[i])))
+func (p *polyline) tailLevel(slope float64) float64 {
+	u := p.upper()
+	last := u.xs[len(u.xs)-1]
+	levels := make([]float64, len(u.xs))
+	for i, x := range u.xs {
+		levels[i] = u.ys[i] + slope*(tiles(last)-tiles(x))
 	}
 	slices.Sort(levels)
 	return levels[len(levels)/2]
 }
 
-// sigma is one standard error of the answer at q, relative: from how far
-// measured points lie from lines drawn without them, in the neighbourhood.
+// sigma is one standard error of the answer at q, relative: how well a
+// measurement repeats, and how far measured points in the neighbourhood lie
+// from lines drawn without them.
 func (c *curve) sigma(q int) float64 {
 	known := c.known
 	if len(known) < 3 {
 		return 0.1
 	}
+	first, last := known[0], known[len(known)-1]
+	repeat := repeatSigma(c.value(q) / 1000)
 	at, found := slices.BinarySearch(known, q)
-	if found {
-		return measuredSigma
-	}
-	if q > known[len(known)-1] {
+	switch {
+	case found && q <= last:
+		// What was measured, by as much as it cannot be true.
+		if off := math.Abs(math.Log(c.value(q) / c.base.at(q))); off > math.Log(unsoundFactor) {
+			return off
+		}
+		return repeat
+	case q > last:
 		// Errors grow with the distance.
-		return 0.05 + 0.05*math.Log2(float64(q)/float64(known[len(known)-1]))
+		return 0.05 + 0.05*math.Log2(float64(q)/float64(last))
+	case q < first:
+		return repeat + 0.05*math.Log2(float64(first)/float64(max(q, 1)))
 	}
+	b := &c.base
+	near, _ := slices.BinarySearch(b.xs, known[at])
 	var errs []float64
-	for i := max(at-8, 1); i < min(at+8, len(known)-1); i++ {
-		x0, x, x1 := known[i-1], known[i], known[i+1]
-		y := c.measuredAt(x)
-		line := lerp(c.measuredAt(x0), c.measuredAt(x1), float64(x-x0)/float64(x1-x0))
-		errs = append(errs, math.Abs(math.Log(y/line)))
+	for i := max(near-8, 1); i < min(near+8, len(b.xs)-1); i++ {
+		line := lerp(b.ys[i-1], b.ys[i+1], float64(b.xs[i]-b.xs[i-1])/float64(b.xs[i+1]-b.xs[i-1]))
+		errs = append(errs, math.Abs(math.Log(c.value(b.xs[i])/line)))
 	}
 	if len(errs) == 0 {
-		return 0.05
+		return max(repeat, 0.05)
 	}
 	slices.Sort(errs)
-	return max(measuredSigma, errs[(len(errs)-1)*68/100])
+	return math.Hypot(repeat, errs[(len(errs)-1)*68/100])
 }
 
-// measuredSigma is how well a measured point repeats in another run.
-const measuredSigma = 0.01
-
-func (c *curve) measuredAt(x int) float64 {
-	i, _ := slices.BinarySearch(c.xs, x)
-	return c.ys[i]
-}
+// repeatSigma is how well a measured time repeats in another boot, relative:
+// short kernels do so worst. From layers of 8 to 700 us on H100 and H200.
+func repeatSigma(us float64) float64 { return 0.006 + 0.05/math.Sqrt(max(us, 1)) }

@@ -27,6 +27,7 @@ type curve struct {
 	// known are the measured keys where xs holds more than those: under the
 	// accurate rules. nil: xs.
 	known []int
+	base  polyline // what lies between them follows it
 }
 
 func (c *curve) measured() []int {
