@@ -157,8 +157,12 @@ func (a *accurateAttention) explainSkew(pc, kp, nd, mean, longest, shortest int)
 		return 0, Answer{}
 	}
 	answer := a.status(pc, kp, nd, mean)
-	if longest > mean && nd > 1 {
-		answer.Status = worse(answer.Status, Interpolated)
+	skewed := longest > mean && nd > 1
+	if skewed {
+		answer = answer.merge(a.status(pc, kp, nd, longest))
+	}
+	if skewed || a.baked != nil {
+		answer.Status = worse(answer.Status, Interpolated) // by tables, if not by straight lines
 	}
 	runs := runPool.Get().(*[]attnmodel.Run)
 	pc, kp, nd, mean = numbers(pc, kp, nd, mean)
@@ -173,6 +177,9 @@ func (a *accurateAttention) explainSkew(pc, kp, nd, mean, longest, shortest int)
 	}
 	_, answer.Sigma = a.predictor.EstimateUS(*runs, true)
 	runPool.Put(runs)
+	if a.baked != nil {
+		answer.Sigma = math.Hypot(answer.Sigma, a.baked.Loss(pc, nd, nb > 0))
+	}
 	return ns, answer
 }
 
@@ -183,34 +190,42 @@ func (a *accurateAttention) explainBatch(requests []perfio.Request) (int64, Answ
 		return 0, Answer{}
 	}
 	b := NewBatch(requests)
-	chunks := 0
+	chunks, history := 0, 0 // the longest of the chunks'
 	for _, r := range requests {
 		if r.NewTokens > 1 {
 			chunks++
+			history = max(history, r.KVHistory)
 		}
 	}
-	kp := b.KVPrefill
-	if chunks > 1 {
-		kp /= chunks
+	answer := a.status(b.PrefillChunk, history, b.NDecode, b.KVDecodeMean)
+	if b.KVDecodeMax > b.KVDecodeMean {
+		answer = answer.merge(a.status(b.PrefillChunk, history, b.NDecode, b.KVDecodeMax))
 	}
-	answer := a.status(b.PrefillChunk, kp, b.NDecode, b.KVDecodeMean)
-	if chunks > 1 || b.KVDecodeMax > b.KVDecodeMean {
+	if chunks > 1 || b.KVDecodeMax > b.KVDecodeMin {
 		answer.Status = worse(answer.Status, Interpolated)
 	}
 	answer.Sigma = sigma
 	return ns, answer
 }
 
-// status says where numbers stand to what was measured: nothing is borrowed
-// here, and what lies beyond an axis is extrapolated by the model.
+// status says where numbers stand to what was measured. Under straight lines
+// that is what parity says. A model borrows nothing: within the axes, what was
+// not measured is interpolated, and beyond them it is extrapolated.
 func (a *accurateAttention) status(pc, kp, nd, kd int) Answer {
 	answer := a.grid.answer(pc, kp, nd, kd)
+	if a.baked == nil {
+		return answer
+	}
+	hole := answer.BorrowedCorners > 0
 	answer.BorrowedCorners = 0
-	for _, s := range [...]*Status{&answer.Status, &answer.PrefillChunk, &answer.KVPrefill, &answer.NDecode, &answer.KVDecode} {
+	for _, s := range [...]*Status{&answer.PrefillChunk, &answer.KVPrefill, &answer.NDecode, &answer.KVDecode} {
 		if *s == Borrowed {
-			*s = Interpolated
+			*s, hole = Interpolated, true
 		}
 	}
 	answer.Status = max(answer.PrefillChunk, answer.KVPrefill, answer.NDecode, answer.KVDecode, Measured)
+	if hole {
+		answer.Status = worse(answer.Status, Interpolated)
+	}
 	return answer
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/layerprof/layerprof/traceloader"
 )
 
-func accurateReference(b *testing.B, path string) *perfio.Bundle {
+func accurateReference(b testing.TB, path string) *perfio.Bundle {
 	b.Helper()
 	dir := "../../shared/reference/" + path
 	if _, err := os.Stat(dir); err != nil {

@@ -21,9 +21,14 @@ type DecodeMemo struct {
 	span      int
 }
 
-// memoSteps is the length of a line: under half a key block, so that what a
-// line misses of a step between two is small.
-const memoSteps = 48
+// Lines are at most memoSteps long, and end where a request begins another
+// block of keys, which is where the time of a kernel jumps: that of the longest
+// request, and where requests are few, of each.
+const (
+	memoSteps = 48
+	memoFew   = 8
+	memoKeys  = 128
+)
 
 // NewDecodeMemo makes a memo for one engine.
 func NewDecodeMemo(h Attention) *DecodeMemo { return &DecodeMemo{attention: h} }
@@ -39,16 +44,35 @@ func (m *DecodeMemo) LatencyNS(requests []perfio.Request) (int64, bool) {
 	if !ok || !onlyDecodes(requests) {
 		return start, ok
 	}
+	span := lineSpan(requests)
+	if span == 0 {
+		return start, true
+	}
 	m.from, m.ahead = m.from[:0], m.ahead[:0]
 	for _, r := range requests {
 		m.from = append(m.from, r.KVHistory)
-		m.ahead = append(m.ahead, perfio.Request{NewTokens: 1, KVHistory: r.KVHistory + memoSteps})
+		m.ahead = append(m.ahead, perfio.Request{NewTokens: 1, KVHistory: r.KVHistory + span})
 	}
 	end, ok := m.attention.BatchLatencyNS(m.ahead)
 	if ok {
-		m.startNS, m.endNS, m.span = start, end, memoSteps
+		m.startNS, m.endNS, m.span = start, end, span
 	}
 	return start, true
+}
+
+// lineSpan is how many steps a line from here may reach.
+func lineSpan(requests []perfio.Request) int {
+	left := func(r perfio.Request) int { return memoKeys - 1 - r.KVHistory%memoKeys }
+	span, longest := memoSteps, 0
+	for i, r := range requests {
+		if len(requests) <= memoFew {
+			span = min(span, left(r))
+		}
+		if r.KVHistory > requests[longest].KVHistory {
+			longest = i
+		}
+	}
+	return min(span, left(requests[longest]))
 }
 
 // grown tells by how many tokens all requests have grown since the line began.

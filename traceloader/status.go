@@ -9,7 +9,8 @@ const (
 	// Unanswered: nothing was measured that could answer, or Options.Refuse
 	// refused.
 	Unanswered Status = iota
-	// Measured: a measured point, unchanged.
+	// Measured: a measured point, unchanged; of attention by the accurate rules,
+	// a batch that was measured, with what its neighbours say of its noise.
 	Measured
 	// Interpolated between measured points.
 	Interpolated

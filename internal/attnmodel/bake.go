@@ -15,6 +15,7 @@ type Baked struct {
 	prefill table // pc, kp
 	mixed   table // pc, kp, n, kd
 	skew    [2]table
+	loss    bakeLoss
 }
 
 // Axes of the grid that a Predictor learned from: the distinct values,
@@ -79,6 +80,7 @@ func Bake(p *Predictor, a Axes, prefillFirst bool, workers int) *Baked {
 			return float32(math.Log(t/us) / share)
 		})
 	}
+	b.measureLoss(p, a, prefillFirst, workers)
 	return b
 }
 

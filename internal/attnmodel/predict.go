@@ -377,18 +377,25 @@ func (p *Predictor) EstimateUS(runs []Run, withSigma bool) (us, sigma float64) {
 	return us, sigma
 }
 
-// maxChunk is the longest chunk whose tiles are placed one by one.
-const maxChunk = 1 << 18
+// Beyond all that engines run: longer chunks and histories, and more equal
+// requests, are not placed tile by tile.
+const (
+	maxChunk   = 1 << 18
+	maxHistory = 1 << 30
+	maxCount   = 1 << 16
+)
 
-// bounded shortens chunks beyond all that engines run: what is cut off counts
-// by its arithmetic.
+func unbounded(r Run) bool { return r.New > maxChunk || r.History > maxHistory || r.Count > maxCount }
+
+// bounded shortens what is beyond: what is cut off counts by its arithmetic.
 func bounded(runs []Run) ([]Run, float64) {
-	if !slices.ContainsFunc(runs, func(r Run) bool { return r.New > maxChunk }) {
+	if !slices.ContainsFunc(runs, unbounded) {
 		return runs, 1
 	}
 	cut := slices.Clone(runs)
 	for i := range cut {
-		cut[i].New = min(cut[i].New, maxChunk)
+		r := &cut[i]
+		r.New, r.History, r.Count = min(r.New, maxChunk), min(r.History, maxHistory), min(r.Count, maxCount)
 	}
 	_, all, _ := work(runs)
 	_, left, _ := work(cut)
