@@ -20,8 +20,10 @@ type field struct {
 	slice   float64  // variance that the nodes of one slice share
 	nodes   []fieldNode
 	tree    []treeNode
-	left    *field  // squares of errors at nodes that were left out; nil with too few
+	left    *field  // errors at nodes that were left out; nil with too few
 	spread  float64 // what sigma has to be multiplied with to hold
+	apart   float64 // variance that slices which were left out whole add
+	oneRow  bool    // all nodes are of one slice: there are no chunks
 }
 
 type fieldNode struct {
@@ -233,6 +235,7 @@ func sameSlice(a, b *features) bool { return a[0] == b[0] && a[1] == b[1] }
 
 // neighbours are the nodes found so far, nearest first.
 type neighbours struct {
+	leave func(at *features) bool // nodes that are not to be found; nil is none
 	n     int
 	index [fieldNeighbours]int32
 	d2    [fieldNeighbours]float64
@@ -329,7 +332,7 @@ func (f *field) nearest(q *features, skip int, out *neighbours) {
 func (f *field) visit(t *treeNode, q *features, skip int32, out *neighbours) {
 	if t.left == 0 {
 		for i := t.first; i < t.last; i++ {
-			if i == skip {
+			if i == skip || out.leave != nil && out.leave(&f.nodes[i].at) {
 				continue
 			}
 			if d2 := distance2(q, &f.nodes[i].at); d2 < out.worst() {
@@ -451,17 +454,45 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 	return best, settings
 }
 
-// calibrate leaves out nodes to learn how large errors are, and where.
+// calibrate leaves out nodes to learn how large errors are, and where: in turn
+// a node alone, with its slice, and with all of as many decodes, as batches
+// that are asked for may be away from all nodes along any of these.
 func (f *field) calibrate() {
 	ask := sampleIndices(len(f.nodes), calibrateSamples)
 	if len(ask) < 8 {
 		return
 	}
+	f.oneRow = true
+	for i := range f.nodes {
+		f.oneRow = f.oneRow && sameSlice(&f.nodes[0].at, &f.nodes[i].at)
+	}
 	left := &field{nodes: make([]fieldNode, 0, len(ask))}
-	for _, i := range ask {
-		mean, variance := f.without(i)
-		e := f.nodes[i].y - mean
-		left.nodes = append(left.nodes, fieldNode{at: f.nodes[i].at, y: e * e / (variance + f.noise)})
+	var alone, whole []float64 // errors of the same nodes, left out alone and with their slice
+	for k, i := range ask {
+		n := &f.nodes[i]
+		var near neighbours
+		f.nearest(&n.at, i, &near)
+		out := fieldNode{at: n.at}
+		if f.gridded(&n.at, &near) {
+			out.sample = onGrid
+		}
+		mean, variance := f.solve(&n.at, &near)
+		if k%3 > 0 {
+			far := neighbours{leave: func(at *features) bool { return at[3] == n.at[3] }}
+			if k%3 == 1 {
+				far.leave = func(at *features) bool { return sameSlice(at, &n.at) }
+			}
+			if f.nearest(&n.at, i, &far); far.n > 0 {
+				e := n.y - mean
+				mean, variance = f.solve(&n.at, &far)
+				if k%3 == 1 {
+					alone, whole = append(alone, math.Abs(e)), append(whole, math.Abs(n.y-mean))
+				}
+			}
+		}
+		e := n.y - mean
+		out.y = e * e / (variance + f.noise)
+		left.nodes = append(left.nodes, out)
 	}
 	left.build()
 	f.left = left
@@ -470,32 +501,61 @@ func (f *field) calibrate() {
 	ratio := make([]float64, 0, len(ask))
 	for i := range left.nodes {
 		n := &left.nodes[i]
-		if local := left.local(&n.at, i); local > 0 {
+		if local, _ := left.local(&n.at, i); local > 0 {
 			ratio = append(ratio, math.Sqrt(n.y/local))
 		}
 	}
-	slices.Sort(ratio)
 	if len(ratio) > 0 {
-		f.spread = ratio[len(ratio)*68/100]
+		f.spread = within(ratio)
+	}
+	if len(whole) >= leastApart {
+		a, b := within(alone), within(whole)
+		f.apart = max(0, b*b-a*a)
 	}
 }
 
-const calibrateSamples = 300
+const (
+	calibrateSamples = 300
+	leastApart       = 20
+	onGrid           = 1 // sample of a node that was left out and has others beside it
+)
 
-// local is the mean of the nearest errors.
-func (f *field) local(q *features, skip int) float64 {
+// within is what two thirds of the errors are within. It sorts them.
+func within(errs []float64) float64 {
+	slices.Sort(errs)
+	return errs[len(errs)*68/100]
+}
+
+// gridded tells whether one of the nodes beside a batch was measured with it as
+// part of a grid: of the same slice or, without chunks, of as many decodes.
+func (f *field) gridded(q *features, near *neighbours) bool {
+	for _, i := range near.index[:near.n] {
+		at := &f.nodes[i].at
+		if sameSlice(q, at) && (!f.oneRow || q[3] == at[3]) {
+			return true
+		}
+	}
+	return false
+}
+
+// local is the mean of the nearest errors, and the share of them at nodes of a
+// grid.
+func (f *field) local(q *features, skip int) (mean, grid float64) {
 	var near neighbours
 	f.nearest(q, skip, &near)
-	sum := 0.0
-	for i := range near.n {
-		sum += f.nodes[near.index[i]].y
+	for _, i := range near.index[:near.n] {
+		mean += f.nodes[i].y
+		grid += float64(f.nodes[i].sample)
 	}
-	return sum / float64(max(near.n, 1))
+	n := float64(max(near.n, 1))
+	return mean / n, grid / n
 }
 
 // sigma is one standard error at q, where the process has the given variance:
-// what nodes that were left out say, how well another sweep repeats, and, away
-// from all nodes, a share of what the model leaves over.
+// what nodes that were left out say, how well another sweep repeats and how far
+// slices of this one are apart. Where only the nodes of a grid say it and q is
+// not of their grid, a share of what the model leaves over is added, which they
+// do not show.
 func (f *field) sigma(q features, variance, rough float64) float64 {
 	if f.left == nil {
 		return math.Sqrt(variance + f.noise + 1e-3)
@@ -503,10 +563,22 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 	q = f.scaled(q)
 	var near neighbours
 	f.nearest(&q, -1, &near)
-	away := min(1, math.Sqrt(near.d2[0])/0.15)
-	left := 0.95 * f.spread
-	return math.Sqrt(left*left*f.left.local(&q, -1)*(variance+f.noise) + repeat*repeat + rough*rough*away*away*f.signal)
+	local, grid := f.left.local(&q, -1)
+	left := leftShare * f.spread
+	square := left*left*local*(variance+f.noise) + repeat*repeat + apartShare*f.apart
+	if !f.gridded(&q, &near) {
+		away := min(1, math.Sqrt(near.d2[0])/0.15)
+		square += rough * rough * away * away * grid * f.signal
+	}
+	return math.Sqrt(square)
 }
 
-// repeat is how well the same shape repeats in another sweep.
-const repeat = 0.0075
+const (
+	// leftShare of an error at a node that is left out is what there is between
+	// nodes that are all there.
+	leftShare = 0.85
+	// repeat is how well the same shape repeats in another sweep at least, and
+	// apartShare times the variance of slices what another sweep may have.
+	repeat     = 0.004
+	apartShare = 2
+)

@@ -78,3 +78,89 @@ func TestFieldAsDense(t *testing.T) {
 		}
 	}
 }
+
+// Where slices that were measured together are apart from one another, another
+// sweep may be too, and the standard error says so; where they agree, it is
+// small.
+func TestFieldSlicesApart(t *testing.T) {
+	for _, test := range []struct{ apart, least, most float64 }{{0, 0, 0.004}, {0.02, 0.01, 0.03}} {
+		rnd := rand.New(rand.NewPCG(3, 5))
+		const own = 0.003 // what a node is off by itself
+		sweep := func() func(pc, kp int) float64 {
+			offsets := map[[2]int]float64{}
+			return func(pc, kp int) float64 {
+				k := [2]int{pc, kp}
+				if _, ok := offsets[k]; !ok {
+					offsets[k] = test.apart * rnd.NormFloat64()
+				}
+				return offsets[k] + own*rnd.NormFloat64()
+			}
+		}
+		y := sweep()
+		var nodes []fieldNode
+		for _, pc := range []int{16, 32, 64, 128, 256, 512, 1024, 2048} {
+			for _, kp := range []int{0, 512, 1024, 2048, 4096, 8192} {
+				for _, n := range []int{1, 4, 16, 64} {
+					for _, kd := range []int{64, 512, 4096, 16384} {
+						nodes = append(nodes, fieldNode{at: featuresOf(GridRuns(nil, pc, kp, n, kd, true)), y: y(pc, kp), sample: int32(len(nodes))})
+					}
+				}
+			}
+		}
+		f, _ := tuneField(nodes)
+		if apart := math.Sqrt(f.apart); !(apart >= test.least && apart <= test.most) {
+			t.Errorf("slices %g apart: found %.4f, want %g to %g", test.apart, apart, test.least, test.most)
+		}
+		other := sweep()
+		within, all := 0, 0
+		for range 500 {
+			pc, kp := 16<<rnd.IntN(8), 512<<rnd.IntN(5)
+			q := featuresOf(GridRuns(nil, pc, kp, 1+rnd.IntN(64), 64+rnd.IntN(16000), true))
+			mean, variance := f.at(q)
+			all++
+			if math.Abs(other(pc, kp)-mean) <= f.sigma(q, variance, 0) {
+				within++
+			}
+		}
+		if share := float64(within) / float64(all); share < 0.6 || test.apart > 0 && share > 0.9 {
+			t.Errorf("slices %g apart: %.2f of another sweep within one sigma, want about 0.68", test.apart, share)
+		}
+	}
+}
+
+// What nodes do not show counts away from their grid, and there as far as the
+// nodes beside are of one.
+func TestFieldOffTheGrid(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 7))
+	var grid, batches []fieldNode
+	add := func(nodes []fieldNode, pc, kp, n, kd int) []fieldNode {
+		return append(nodes, fieldNode{at: featuresOf(GridRuns(nil, pc, kp, n, kd, true)), y: 0.01 * rnd.NormFloat64(), sample: int32(len(nodes))})
+	}
+	for _, pc := range []int{16, 64, 256, 1024} {
+		for _, kp := range []int{0, 512, 4096} {
+			for _, n := range []int{1, 16, 64} {
+				for _, kd := range []int{64, 512, 4096} {
+					grid = add(grid, pc, kp, n, kd)
+				}
+			}
+		}
+	}
+	for range len(grid) {
+		batches = add(batches, 16+rnd.IntN(2000), rnd.IntN(8000), 1+rnd.IntN(64), 1+rnd.IntN(8000))
+	}
+	ratio := func(nodes []fieldNode, pc, kp int) float64 {
+		f, _ := tuneField(nodes)
+		q := featuresOf(GridRuns(nil, pc, kp, 40, 1000, true))
+		_, variance := f.at(q)
+		return f.sigma(q, variance, 1) / f.sigma(q, variance, 0)
+	}
+	if r := ratio(grid, 256, 512); r != 1 {
+		t.Errorf("of the grid: %.3f times the standard error, want 1", r)
+	}
+	if r := ratio(grid, 300, 700); r < 1.05 {
+		t.Errorf("off the grid: %.3f times the standard error, want more", r)
+	}
+	if r := ratio(batches, 300, 700); r != 1 {
+		t.Errorf("among batches: %.3f times the standard error, want 1", r)
+	}
+}

@@ -402,12 +402,15 @@ func bounded(runs []Run) ([]Run, float64) {
 	return cut, all / left
 }
 
-// rough is the share of what a basis leaves over that is not smooth, which no
-// node tells between nodes. On batches of random lengths nodes explain little
-// of what FlashAttention-3's model leaves over, and most of FlashAttention-2's.
+// rough is the share of what a basis leaves over that the nodes of a grid do
+// not tell of batches of random lengths: most of it of FlashAttention-3's model,
+// nothing of FlashAttention-2's.
 func rough(k Kernel) float64 {
-	if k == KernelFA3 {
-		return 0.7
+	switch k {
+	case KernelFA3:
+		return 1
+	case KernelFA2:
+		return 0
 	}
 	return 0.2
 }
