@@ -230,7 +230,7 @@ func TestSlurmScriptEnds(t *testing.T) {
 		requeued bool
 	}{
 		{"exit 0", "", 0, false}, {"exit 1", "", 1, false}, {"exit 2", "", 2, false}, {"exit 4", "", 4, false},
-		{"exit 3", "", 3, true}, {"exit 3", "2", 3, true}, {"exit 3", "3", 3, false},
+		{"exit 3", "", 3, true}, {"exit 3", "1", 3, true}, {"exit 3", "2", 3, false}, // the third start of three
 		{"kill -9 $$", "", 137, true},
 		// A signal to the script alone, as at the end of its time: the program gets it.
 		{"trap 'exit 3' USR1; kill -USR1 $PPID; while :; do sleep 0.05; done", "", 3, true},

@@ -58,7 +58,7 @@ func (c *Campaign) array(name string, h *Hardware, commands [][]string) string {
 		fmt.Fprintf(&b, "%d) set -- %s ;;\n", i, quoted(args))
 	}
 	b.WriteString("*) echo \"there is no job $SLURM_ARRAY_TASK_ID\" >&2; exit 2 ;;\nesac\n\n")
-	fmt.Fprintf(&b, slurmBody, quote(c.Program), c.Attempts)
+	fmt.Fprintf(&b, slurmBody, quote(c.Program), c.Attempts-1) // the first start is no restart
 	return b.String()
 }
 
