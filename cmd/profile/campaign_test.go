@@ -27,7 +27,7 @@ hardware:
     slurm: {partition: all}
 models: [meta-llama/Llama-3.1-8B]
 variants: [bf16]
-kubernetes: {image: registry.example/layerprof:1, storage: 10Gi, node-selector: {nvidia.com/gpu.product: NVIDIA-H100}}
+kubernetes: {image: registry.example/layerprof:1, storage: 10Gi, mount: ` + dir + `, node-selector: {nvidia.com/gpu.product: NVIDIA-H100}}
 ` + more
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func checkFlag(name, value string) error {
 }
 
 const example = `name: autumn
-out: /shared/perf
+out: /campaign/perf
 driver: vllm
 plan: {plan: lean, iterations: 5}
 budget: 4h
@@ -74,12 +74,12 @@ func TestJobs(t *testing.T) {
 		got = append(got, j.Name()+": "+strings.Join(j.Args("1"), " "))
 	}
 	want := []string{
-		"H200-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-Llama-3.1-8B-bf16-kvfp8: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16-kvfp8 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-mine-bf16: run --model models/mine/config.json --hardware H200 --variant bf16 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-mine-bf16-kvfp8: run --model models/mine/config.json --hardware H200 --variant bf16-kvfp8 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H100-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H100 --variant bf16 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H100-mine-bf16: run --model models/mine/config.json --hardware H100 --variant bf16 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-Llama-3.1-8B-bf16-kvfp8: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16-kvfp8 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-mine-bf16: run --model models/mine/config.json --hardware H200 --variant bf16 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-mine-bf16-kvfp8: run --model models/mine/config.json --hardware H200 --variant bf16-kvfp8 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H100-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H100 --variant bf16 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H100-mine-bf16: run --model models/mine/config.json --hardware H100 --variant bf16 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
@@ -308,6 +308,16 @@ func TestKubernetesManifest(t *testing.T) {
 	bare := mustParse(t, minimal)
 	if _, err := bare.Emit(KubernetesTarget, bare.Jobs()); err == nil || !strings.Contains(err.Error(), "kubernetes.image: is missing") {
 		t.Errorf("no image: %v", err)
+	}
+	for out, want := range map[string]string{
+		"perf": "", ".": "", "a/../b": "", "/shared/perf": "", "/shared": "",
+		"/campaign/perf": "4:6", "../perf": "4:6", "/shared/../perf": "4:6", "/sharedness": "4:6",
+	} {
+		c := mustParse(t, minimal+"out: "+out+"\nkubernetes: {image: x, mount: /shared}\n")
+		_, err := c.Emit(KubernetesTarget, c.Jobs())
+		if want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), fmt.Sprintf("autumn.yaml:%s: out: found %q, expected a folder within /shared", want, out)) {
+			t.Errorf("out %s: %v", out, err)
+		}
 	}
 	pod := mustParse(t, minimal+"kubernetes: {image: x, pod: {restartPolicy: Always}}\n")
 	if _, err := pod.Emit(KubernetesTarget, pod.Jobs()); err == nil || !strings.Contains(err.Error(), "autumn.yaml:4:30: kubernetes.pod.restartPolicy") {

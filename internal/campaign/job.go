@@ -45,7 +45,7 @@ func (c *Campaign) Jobs() []*Job {
 					arguments = overlay(arguments, s.EngineArgs)
 				}
 				for _, a := range arguments {
-					job.Flags = append(job.Flags, Option{"engine-arg", a.Name + "=" + a.Value, a.Line, a.Column})
+					job.Flags = append(job.Flags, Option{"engine-arg", a.Name + "=" + a.Value, a.Path})
 				}
 				job.SetShards(max(c.Shards, 1))
 				jobs = append(jobs, job)

@@ -56,6 +56,7 @@ func Parse(file string, data []byte, check func(flag, value string) error) (*Cam
 		File: file, Name: strings.TrimSuffix(base, filepath.Ext(base)), Out: "perf", Program: "profile",
 		Attempts: DefaultAttempts, TPs: []int{1},
 	}
+	c.note("", root)
 	p.campaign(root, c)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -86,7 +87,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			p.count(&c.Shards, 1, maxShards)(path, n)
 		},
 		"hardware": each(p, func(path string, n *yaml.Node) {
-			h := Hardware{}
+			h := Hardware{Path: path}
 			fields := p.settings(&h.Settings)
 			fields["name"] = p.name(&h.Name)
 			fields["slurm"] = p.sbatch(&h.Slurm)
@@ -95,7 +96,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			c.Hardware = append(c.Hardware, h)
 		}),
 		"models": each(p, func(path string, n *yaml.Node) {
-			m := Model{}
+			m := Model{Path: path}
 			fields := p.settings(&m.Settings)
 			fields["id"] = p.text(&m.ID)
 			fields["tps"] = p.degrees(&m.TPs)
@@ -103,7 +104,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			c.Models = append(c.Models, m)
 		}),
 		"variants": each(p, func(path string, n *yaml.Node) {
-			v := Variant{}
+			v := Variant{Path: path}
 			fields := p.settings(&v.Settings)
 			fields["name"] = p.name(&v.Name)
 			p.entry(n, path, "name", fields)
@@ -240,7 +241,7 @@ func (p *parser) flag(s *Settings, path, name string, key, n *yaml.Node) {
 		p.Fail(key, path, "%w", err)
 		return
 	}
-	s.Flags = append(s.Flags, Option{name, value, n.Line, n.Column})
+	s.Flags = append(s.Flags, Option{name, value, path})
 }
 
 // options reads a mapping of names to values, in its order.
@@ -256,8 +257,9 @@ func (p *parser) options(path string, n *yaml.Node, read func(path string, key, 
 			p.Fail(key, yamldoc.Join(path, key.Value), "stands twice")
 			continue
 		}
-		if text, ok := read(yamldoc.Join(path, key.Value), key, value); ok {
-			out = append(out, Option{key.Value, text, value.Line, value.Column})
+		at := yamldoc.Join(path, key.Value)
+		if text, ok := read(at, key, value); ok {
+			out = append(out, Option{key.Value, text, at})
 		}
 	}
 	return out
