@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -299,9 +300,14 @@ func TestIndexedJob(t *testing.T) {
 	for i, pod := range pods {
 		all.Go(func() {
 			journal := journalOf(bundle, pod.args[len(pod.args)-1])
-			lines := 10
 			for attempt := 0; ; attempt++ {
-				cmd, _, stderr := profileProcess(pod.args...)
+				args, before := slices.Clone(pod.args), lineCount(journal)
+				if attempt < len(endings[i]) { // it is not to be through before it is ended
+					for n := range args {
+						args[n] = strings.Replace(args[n], "delay_ms=20", "delay_ms=150", 1)
+					}
+				}
+				cmd, _, stderr := profileProcess(args...)
 				if err := cmd.Start(); err != nil {
 					t.Error(err)
 					return
@@ -318,8 +324,14 @@ func TestIndexedJob(t *testing.T) {
 					}
 					return
 				}
-				waitForFile(t, journal, lines)
-				lines += 8
+				// Once it writes it knows what to do at a signal.
+				for running := true; running && lineCount(journal) < before+10; {
+					select {
+					case <-ended:
+						running = false
+					case <-time.After(10 * time.Millisecond):
+					}
+				}
 				_ = cmd.Process.Signal(endings[i][attempt]) // should it have ended, its status says so
 				select {
 				case <-ended:
