@@ -188,6 +188,90 @@ func emitted(t *testing.T, path, target, name string) string {
 	return string(text)
 }
 
+// Nothing that an earlier emission left is there to be submitted, and where
+// nothing is left to measure the status says so, with a folder and without.
+func TestEmitNothingLeft(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source, "shards: 2\n")
+	out := filepath.Join(dir, "jobs")
+	emit := func(target string, more ...string) result {
+		return runCommand(t, append([]string{"campaign", "emit", path, "--target", target}, more...)...)
+	}
+	emittedFile := map[string]string{"slurm": "small-H100.sbatch", "kubernetes": "small-H100.yaml", "shell": "small.sh"}
+	for target := range emittedFile {
+		if got := emit(target, "-o", out); got.status != exitOK || got.stderr != "" {
+			t.Fatalf("%s: status %d: %s", target, got.status, got.stderr)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(out, "small-H100.sbatch")); err != nil || info.Mode().Perm()&0o100 == 0 {
+		t.Errorf("the script is not to be run: %v, %v", info, err)
+	}
+	// Not ours, or another campaign's, or another hardware's.
+	kept := map[string]string{
+		"small-notes.sh": "#!/bin/sh\n# Campaign small: mine\n", "small-H200.sbatch": "# Campaign small: 3 shards on H200. Written by profile campaign emit.\n",
+		"small-a-H100.sbatch": "# Campaign small-a: 3 shards on H100. Written by profile campaign emit.\n",
+	}
+	for name, text := range kept {
+		if err := os.WriteFile(filepath.Join(out, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(out, "small-H100-2.sbatch"), []byte("# Campaign small: 17 shards on H100. Written by profile campaign emit.\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []string{"0/2", "1/2"} {
+		args := append([]string{"run", "--driver", "replay:" + source, "--out", filepath.Join(dir, "perf"), "--variant", "bf16", "--shard", i}, smallSweep()...)
+		if got := runCommand(t, args...); got.status != exitOK {
+			t.Fatalf("status %d: %s", got.status, got.stderr)
+		}
+	}
+	for target, name := range emittedFile {
+		got := emit(target, "-o", out)
+		if got.status != exitFailure || got.stdout != filepath.Join(out, "small-merge.sh")+"\n" || !strings.Contains(got.stderr, "removed "+filepath.Join(out, name)) ||
+			!strings.Contains(got.stderr, "every shard is measured") {
+			t.Errorf("%s: status %d: %s%s", target, got.status, got.stdout, got.stderr)
+		}
+		if got := emit(target); got.status != exitFailure || got.stdout != "" || !strings.Contains(got.stderr, "every shard is measured") {
+			t.Errorf("%s without a folder: status %d: %s%s", target, got.status, got.stdout, got.stderr)
+		}
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil || len(entries) != len(kept)+1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	for name, text := range kept {
+		if found, err := os.ReadFile(filepath.Join(out, name)); err != nil || string(found) != text {
+			t.Errorf("%s: %v, %q", name, err, found)
+		}
+	}
+	if got := emit("slurm", "-o", out, "--all"); got.status != exitOK || !strings.Contains(got.stdout, "small-H100.sbatch") {
+		t.Errorf("--all: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+// A folder that cannot be written into has no part of a script.
+func TestEmitIsWhole(t *testing.T) {
+	path := smallCampaign(t, t.TempDir(), smallBundle(t), "shards: 2\n")
+	full := filepath.Join(t.TempDir(), "full")
+	if err := os.Mkdir(full, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	script, err := exec.LookPath("prlimit")
+	if err != nil {
+		t.Skip("prlimit is not there")
+	}
+	// A limit of a file's size ends a write as a full disk does.
+	cmd, _, stderr := profileProcess("campaign", "emit", path, "--target", "slurm", "-o", full)
+	cmd.Args = append([]string{script, "--fsize=500", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = script
+	if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), "file too large") {
+		t.Errorf("%v: %s", err, stderr)
+	}
+	if entries, err := os.ReadDir(full); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
 // TestManifests has what is emitted validated against the API's schemas.
 func TestManifests(t *testing.T) {
 	validate, err := exec.LookPath("kubectl-validate")

@@ -52,7 +52,7 @@ func (c *Campaign) kubernetes(jobs []*Job) ([]File, error) {
 			return nil, c.Problem("out", fmt.Errorf("found %q, expected a folder within %s, where pods have the claim (kubernetes.mount): what they write elsewhere is gone with them", c.Out, k.Mount))
 		}
 		var b strings.Builder
-		b.WriteString(c.written(fmt.Sprintf("%d bundles on %s", len(group), h.Name)))
+		b.WriteString(c.written(fmt.Sprintf(manifestOf, len(group), h.Name)))
 		encoder := yaml.NewEncoder(&b)
 		encoder.SetIndent(2)
 		var objects []any
