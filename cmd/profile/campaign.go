@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -61,14 +62,55 @@ type surveyedJob struct {
 // many shards.
 func surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.Job) ([]surveyedJob, error) {
 	var surveyed []surveyedJob
+	folders := make(map[string]*campaign.Job)
 	for _, job := range jobs {
 		s, err := surveyJob(ctx, c, job)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", c.File, job.Name(), err)
+			return nil, jobProblem(job, err)
 		}
+		if other := folders[job.Dir]; other != nil {
+			path := job.Model.Path
+			if job.Model == other.Model {
+				path = job.Variant.Path
+			}
+			err := fmt.Errorf("the bundle of %s is %s, as that of %s: expected a folder for each, by names of variants", job.Name(), job.Dir, other.Name())
+			return nil, &exitError{Status: exitUsage, Err: c.Problem(path, err)}
+		}
+		folders[job.Dir] = job
 		surveyed = append(surveyed, s)
 	}
 	return surveyed, nil
+}
+
+// jobProblem says what is wrong with a job, with its place in the campaign file
+// where it is about what stands there.
+func jobProblem(job *campaign.Job, err error) error {
+	var exit *exitError
+	if errors.As(err, &exit) && exit.Err != nil {
+		err = exit.Err
+	}
+	said, placed := job.Problem(err)
+	switch {
+	case placed:
+		return &exitError{Status: exitUsage, Err: said}
+	case exit != nil:
+		return &exitError{Status: exit.Status, Err: said}
+	}
+	return said
+}
+
+// divisible says whether the model can be divided for the job's degrees, which
+// drivers do that emulate them; a replay takes the rows that there are.
+func divisible(s *sweep, job *campaign.Job) error {
+	if strings.HasPrefix(s.flags.Driver, "replay:") || profile.TPMode(s.flags.TPMode) != profile.EmulatedTP {
+		return nil
+	}
+	for _, tp := range job.TPs {
+		if _, err := s.Model.Divide(tp); err != nil {
+			return &exitError{Status: exitUsage, Err: job.TPProblem(tp, err)}
+		}
+	}
+	return nil
 }
 
 func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (surveyedJob, error) {
@@ -87,6 +129,9 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 	defer closeDriver()
 	s, err := loadSweep(ctx, f.sweepFlags, description.ShareRepeats)
 	if err != nil {
+		return out, err
+	}
+	if err := divisible(s, job); err != nil {
 		return out, err
 	}
 	job.Dir = s.dir()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // smallCampaign writes a campaign of one small bundle that replays source.
@@ -169,6 +172,44 @@ func TestCampaignUsage(t *testing.T) {
 		for _, text := range test.stderr {
 			if got.status != test.status || !strings.Contains(got.stderr, text) {
 				t.Errorf("%v: status %d: %s, expected %d, %q", test.args, got.status, got.stderr, test.status, text)
+			}
+		}
+	}
+}
+
+// What cannot be run, or collides, is found before anything is emitted, and said
+// with its place.
+func TestCampaignThatCannotRun(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	const top = "driver: vllm\nhardware: [H200]\n" // two lines
+	shipped, err := perfio.LoadModelConfig("Qwen/Qwen3-32B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped.Document["_name_or_path"] = shipped.ID
+	config, err := json.Marshal(shipped.Document)
+	copied := filepath.Join(dir, "config.json")
+	if err := errors.Join(err, os.WriteFile(copied, config, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ text, want string }{
+		{top + "models: [meta-llama/Llama-3.1-8B]\nvariants:\n  - bf16\n  - flags: {iterations: 9}\n",
+			":6:5: variants[1]: the bundle of H200-Llama-3.1-8B is perf/H200/meta-llama/Llama-3.1-8B/bf16, as that of H200-Llama-3.1-8B-bf16"},
+		{top + "models: [Qwen/Qwen3-32B, " + copied + "]\n", ":3:26: models[1]: the bundle of "},
+		{top + "models:\n  - id: Qwen/Qwen3-32B\n    tps: [4, 3, 1]\n", ":5:14: models[0].tps[1]: Qwen/Qwen3-32B: intermediate_size: found 25600, expected a multiple of 3"},
+		{top + "models: [Qwen/Qwen3-32B]\ntps: 3\n", ":4:6: tps[0]: Qwen/Qwen3-32B: intermediate_size: found 25600"},
+		{"driver: roofline\nhardware: [H200]\nmodels: [Qwen/Qwen3-32B]\ntps: 3\n", ":4:6: tps[0]: Qwen/Qwen3-32B: intermediate_size: found 25600"},
+		// The engine divides, or says why it cannot.
+		{top + "models: [Qwen/Qwen3-32B]\ntps: 3\nflags: {tp-mode: real}\n", ""},
+	} {
+		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"campaign", "plan", path}, {"campaign", "emit", path, "--target", "shell"}} {
+			got := runCommand(t, args...)
+			if ok := test.want == ""; ok && got.status != exitOK || !ok && (got.status != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "profile: "+path+test.want)) {
+				t.Errorf("%v: status %d: %s%s, expected %s, of:\n%s", args, got.status, got.stdout, got.stderr, test.want, test.text)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ type Campaign struct {
 	// Parallel bounds the jobs of one kind of hardware that run at a time; 0: the
 	// scheduler does.
 	Parallel int
-	TPs      []int
+	TPs      []int // in the file's order
 
 	Settings
 	Hardware []Hardware
@@ -62,7 +62,7 @@ type Hardware struct {
 type Model struct {
 	ID   string
 	Path string
-	TPs  []int // nil: the campaign's
+	TPs  []int // in the file's order; nil: the campaign's
 	Settings
 }
 
@@ -74,7 +74,10 @@ type Variant struct {
 }
 
 // Selection leaves out the bundles that match all of its names; "" matches any.
-type Selection struct{ Hardware, Model, Variant string }
+type Selection struct {
+	Hardware, Model, Variant string
+	Path                     string
+}
 
 // Kubernetes is what Indexed Jobs need to know. A hardware's entry holds what
 // differs from the campaign's.

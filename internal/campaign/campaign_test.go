@@ -118,6 +118,9 @@ func TestParseErrors(t *testing.T) {
 		{"mount", minimal + "kubernetes: {mount: here}\n", `c.yaml:4:21: kubernetes.mount: found "here", expected an absolute`},
 		{"engine argument", minimal + "engine-args: {a: \"b,c\"}\n", "c.yaml:4:18: engine-args.a: found"},
 		{"exclude", minimal + "exclude: [{}]\n", "c.yaml:4:11: exclude[0]: found no name"},
+		{"exclude of nothing", minimal + "variants: [x, y]\nexclude:\n  - {model: a/b, variant: x}\n  - {model: A/b}\n", "c.yaml:7:5: exclude[1]: matches no bundle"},
+		{"exclude of an unnamed variant", minimal + "exclude: [{variant: bf16}]\n", "c.yaml:4:11: exclude[0]: matches no bundle"},
+		{"exclude of all", minimal + "exclude: [{model: a/b}]\n", "c.yaml:4:10: exclude: leaves no bundle"},
 		{"alias", "driver: vllm\nhardware: &h [H200]\nmodels: *h\n", "c.yaml:3:9: models: found an alias"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

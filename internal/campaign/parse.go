@@ -58,6 +58,9 @@ func Parse(file string, data []byte, check func(flag, value string) error) (*Cam
 	}
 	c.note("", root)
 	p.campaign(root, c)
+	if len(errs) == 0 {
+		p.exclusions(c)
+	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -111,9 +114,9 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			c.Variants = append(c.Variants, v)
 		}),
 		"exclude": each(p, func(path string, n *yaml.Node) {
-			s := Selection{}
+			s := Selection{Path: path}
 			p.Mapping(n, path, map[string]field{"hardware": p.text(&s.Hardware), "model": p.text(&s.Model), "variant": p.text(&s.Variant)})
-			if s == (Selection{}) {
+			if s == (Selection{Path: path}) {
 				p.Fail(n, path, "found no name, expected a hardware, a model or a variant")
 			}
 			c.Exclude = append(c.Exclude, s)
@@ -164,6 +167,40 @@ func (p *parser) distinct(root *yaml.Node, c *Campaign) {
 			}
 			seen[name] = true
 		}
+	}
+}
+
+// exclusions refuses those that match no bundle, by a name that is mistaken, and
+// those that leave none.
+func (p *parser) exclusions(c *Campaign) {
+	fail := func(path, text string) {
+		at := c.places[path]
+		p.Report(yamldoc.Problem{Line: at.line, Column: at.column, Field: path, Err: errors.New(text)})
+	}
+	matched := make([]bool, len(c.Exclude))
+	left := 0
+	for i := range c.Hardware {
+		for j := range c.Models {
+			for k := range c.Variants {
+				excluded := false
+				for n, s := range c.Exclude {
+					if s.matches(&c.Hardware[i], &c.Models[j], &c.Variants[k]) {
+						matched[n], excluded = true, true
+					}
+				}
+				if !excluded {
+					left++
+				}
+			}
+		}
+	}
+	for n, s := range c.Exclude {
+		if !matched[n] {
+			fail(s.Path, "matches no bundle, expected names that stand in hardware, models and variants")
+		}
+	}
+	if left == 0 {
+		fail("exclude", "leaves no bundle")
 	}
 }
 
@@ -376,7 +413,6 @@ func (p *parser) degrees(to *[]int) field {
 		} else {
 			each(p, one)(path, n)
 		}
-		slices.Sort(list)
 		*to = list
 	}
 }

@@ -46,7 +46,7 @@ func (c *Campaign) Problem(path string, err error) error {
 
 // Problem says what is wrong with a job. Of each error that begins with the name
 // of a flag of profile run, as those of its flags do, the place in the file is
-// said; ok: there was such a one.
+// said; ok: there was such a one, or one that has its place already.
 func (j *Job) Problem(err error) (said error, ok bool) {
 	if many, joined := err.(interface{ Unwrap() []error }); joined {
 		var list []error
@@ -55,6 +55,10 @@ func (j *Job) Problem(err error) (said error, ok bool) {
 			list, ok = append(list, one), ok || placed
 		}
 		return errors.Join(list...), ok
+	}
+	var at *perfio.ParseError
+	if errors.As(err, &at) && at.File == j.campaign.File {
+		return err, true
 	}
 	if flag, text, found := strings.Cut(err.Error(), ": "); found {
 		if path, ok := j.pathOf(flag); ok {
@@ -74,7 +78,8 @@ func (j *Job) pathOf(flag string) (string, bool) {
 	case "variant":
 		return j.Variant.Path, j.Variant.Path != ""
 	case "tp":
-		return j.tpsPath(), true
+		path, _ := j.listedTPs()
+		return path, true
 	case "budget", "out", "shards":
 		return flag, true
 	}
@@ -85,10 +90,16 @@ func (j *Job) pathOf(flag string) (string, bool) {
 	return j.Flags[i].Path, true
 }
 
-// tpsPath is where the file lists the job's degrees.
-func (j *Job) tpsPath() string {
+// listedTPs are the job's degrees as the file lists them, and where.
+func (j *Job) listedTPs() (path string, tps []int) {
 	if j.Model.TPs != nil {
-		return j.Model.Path + ".tps"
+		return j.Model.Path + ".tps", j.Model.TPs
 	}
-	return "tps"
+	return "tps", j.campaign.TPs
+}
+
+// TPProblem says what is wrong with one of the job's degrees.
+func (j *Job) TPProblem(tp int, err error) error {
+	path, tps := j.listedTPs()
+	return j.campaign.Problem(fmt.Sprintf("%s[%d]", path, slices.Index(tps, tp)), fmt.Errorf("%w (job %s)", err, j.Name()))
 }
