@@ -60,7 +60,7 @@ type surveyedJob struct {
 
 // surveyCampaign finds out, for each job, what is left to measure, and in how
 // many shards.
-func surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.Job) ([]surveyedJob, error) {
+func (a *app) surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.Job) ([]surveyedJob, error) {
 	var surveyed []surveyedJob
 	folders := make(map[string]*campaign.Job)
 	for _, job := range jobs {
@@ -77,6 +77,9 @@ func surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.
 			return nil, &exitError{Status: exitUsage, Err: c.Problem(path, err)}
 		}
 		folders[job.Dir] = job
+		for _, err := range s.survey.Unplanned {
+			fmt.Fprintf(a.stderr, "%s: %v: the next shard that runs makes it anew\n", job.Name(), err)
+		}
 		surveyed = append(surveyed, s)
 	}
 	return surveyed, nil
@@ -156,6 +159,9 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 		if shard.Left > 0 {
 			job.Needed = append(job.Needed, shard.Shard.Index)
 		}
+	}
+	if len(job.Needed) == 0 && len(out.survey.Unplanned) > 0 {
+		job.Needed = []int{0} // measures nothing, and plans
 	}
 	return out, nil
 }

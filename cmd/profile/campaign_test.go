@@ -17,6 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
 )
 
 // smallCampaign writes a campaign of one small bundle that replays source.
@@ -227,6 +228,57 @@ func emitted(t *testing.T, path, target, name string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// A plan that is damaged, or gone, once all is measured: a shard is to run once
+// more, and then the merge has it.
+func TestCampaignPlanDamaged(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source, "shards: 2\n")
+	run := func() {
+		t.Helper()
+		script := runCommand(t, "campaign", "emit", path, "--target", "shell")
+		commands := regexp.MustCompile("(?m)^profile (run .*)$").FindAllStringSubmatch(script.stdout, -1)
+		if script.status != exitOK || len(commands) == 0 {
+			t.Fatalf("status %d: %s%s", script.status, script.stdout, script.stderr)
+		}
+		for _, command := range commands {
+			if got := runCommand(t, strings.Fields(command[1])...); got.status != exitOK {
+				t.Fatalf("status %d: %s", got.status, got.stderr)
+			}
+		}
+	}
+	run()
+	bundle := filepath.Join(dir, "perf", smallDir)
+	want := mergedFiles(t, bundle)
+	file := filepath.Join(bundle, ".journal", "plan-tp1.json")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := slices.Clone(whole)
+	changed[len(changed)/2] ^= 1
+	for name, spoil := range map[string]func() error{
+		"damaged": func() error { return os.WriteFile(file, changed, 0o666) },
+		"absent":  func() error { return os.Remove(file) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		got := runCommand(t, "campaign", "plan", path, "--shards")
+		if got.status != exitOK || !strings.Contains(got.stdout, "1 shards have 0 shots left") || !strings.Contains(got.stdout, "shard 0/2") ||
+			!strings.Contains(got.stderr, "H100-Llama-3.1-8B-bf16: "+file+": the shards' plan is "+name) {
+			t.Errorf("%s: status %d: %s%s", name, got.status, got.stdout, got.stderr)
+		}
+		if _, err := profile.MergeShards(profile.MergeOptions{Dir: bundle}); err == nil || name == "damaged" && !strings.Contains(err.Error(), "any of the shards makes it anew") {
+			t.Errorf("%s: merge: %v", name, err)
+		}
+		run()
+		if got := runCommand(t, "campaign", "plan", path); got.stderr != "" || !strings.Contains(got.stdout, "; 0 shards have 0 shots left") {
+			t.Errorf("%s, run again: %s%s", name, got.stdout, got.stderr)
+		}
+		sameFiles(t, mergedFiles(t, bundle), want)
+	}
 }
 
 // Nothing that an earlier emission left is there to be submitted, and where

@@ -46,7 +46,7 @@ Where nothing is left to measure the status is 1 in both cases.`,
 		if err != nil {
 			return err
 		}
-		if _, err := surveyCampaign(cmd.Context(), c, jobs); err != nil {
+		if _, err := a.surveyCampaign(cmd.Context(), c, jobs); err != nil {
 			return err
 		}
 		if *all {
