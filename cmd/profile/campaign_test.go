@@ -156,6 +156,18 @@ func TestCampaignUsage(t *testing.T) {
 	if err := os.WriteFile(steps, []byte("driver: roofline\nmodels: [meta-llama/Llama-3.1-8B]\nhardware: [H100]\nplan: {only: [dense, step]}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	values := filepath.Join(dir, "values.yaml")
+	text := "driver: vllm\nhardware:\n  - H100\nplan: foo\nmodels: [{id: meta-llama/Llama-3.1-8B, flags: {\n     order: x}}]\nflags:\n  attention-max-kv: -3\n"
+	if err := os.WriteFile(values, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	one := func(text string) string {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text+"\nhardware: [H100]\nmodels: [meta-llama/Llama-3.1-8B]\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	for _, test := range []struct {
 		args   []string
 		status int
@@ -166,7 +178,16 @@ func TestCampaignUsage(t *testing.T) {
 		{[]string{"campaign", "plan", bad}, exitUsage, []string{bad + ":4:9: flags.iteration: unknown flag of profile run (iterations, max-iterations?)", bad + ":5:9: budget: found"}},
 		{[]string{"campaign", "emit", good}, exitUsage, []string{"target: found \"\", expected slurm, kubernetes or shell"}},
 		{[]string{"campaign", "emit", good, "--target", "slurm", "--hardware", "H300"}, exitUsage, []string{"H300"}},
-		{[]string{"campaign", "plan", steps}, exitUsage, []string{"only: found step", "profile run --only step"}},
+		{[]string{"campaign", "plan", steps}, exitUsage, []string{steps + ":4:14: plan.only: found step", "profile run --only step"}},
+		{[]string{"campaign", "plan", values}, exitUsage, []string{
+			values + ":4:7: plan: found \"foo\", expected full or lean (job H100-Llama-3.1-8B)", values + ":6:13: models[0].flags.order: found \"x\"", values + ":8:21: flags.attention-max-kv: found -3"}},
+		{[]string{"campaign", "plan", one("driver: nosuch")}, exitUsage, []string{"c.yaml:1:9: driver: found \"nosuch\", expected roofline"}},
+		{[]string{"campaign", "emit", one("driver: nosuch"), "--target", "slurm"}, exitUsage, []string{"c.yaml:1:9: driver: found \"nosuch\", expected roofline"}},
+		{[]string{"campaign", "plan", one("driver: replay:x,dela=3")}, exitUsage, []string{"c.yaml:1:9: driver: replay: unknown key \"dela\""}},
+		{[]string{"campaign", "plan", one("driver: replay:" + dir + "/none")}, exitUsage, []string{"c.yaml:1:9: driver: replay: " + dir + "/none: no such"}},
+		{[]string{"campaign", "plan", one("driver: roofline\nflags: {iterations: 0}")}, exitUsage, []string{"c.yaml:2:21: flags.iterations: found 0"}},
+		{[]string{"campaign", "plan", one("driver: vllm\nbudget: 1s")}, exitUsage, []string{"c.yaml:2:9: budget: 1s, of which 80% are planned"}},
+		{[]string{"campaign", "plan", one("driver: vllm\nvariants: [{name: a, flags: {tp-mode: b}}]")}, exitUsage, []string{"c.yaml:2:39: variants[0].flags.tp-mode: found \"b\""}},
 		{[]string{"campaign", "plan", filepath.Join(dir, "absent.yaml")}, exitUsage, []string{"absent.yaml"}},
 	} {
 		got := runCommand(t, test.args...)

@@ -206,9 +206,12 @@ func (p *parser) exclusions(c *Campaign) {
 
 func each(p *parser, read field) field {
 	return func(path string, n *yaml.Node) {
-		if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		if n.Kind != yaml.SequenceNode {
 			p.Fail(n, path, "found %s, expected a list", yamldoc.Describe(n))
 			return
+		}
+		if len(n.Content) == 0 {
+			p.Fail(n, path, "found an empty list, expected one or more")
 		}
 		for i, item := range n.Content {
 			read(fmt.Sprintf("%s[%d]", path, i), item)
