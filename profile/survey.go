@@ -64,10 +64,8 @@ func NewSurvey(opts RunOptions, engine func(tp int) (*Engine, error)) (*Survey, 
 		return nil, err
 	}
 	journal.memory = true
-	for _, file := range files {
-		if shard, ok := shardOfFile(file); ok {
-			s.Begun = max(s.Begun, shard.Count)
-		}
+	if found := divisions(files); len(found) > 0 {
+		s.Begun = found[len(found)-1]
 	}
 	for _, tp := range opts.TPs {
 		r := &runner{RunOptions: opts, report: &Report{}, journal: journal}

@@ -152,6 +152,11 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 			return out, err
 		}
 	}
+	if out.survey.Left > 0 || len(out.survey.Unplanned) > 0 {
+		if err := profile.CheckDivision(job.Dir, profile.Shard{Count: count}); err != nil {
+			return out, fmt.Errorf("shards: %w", err)
+		}
+	}
 	out.shards = out.survey.Shards(count)
 	job.SetShards(count)
 	job.Needed = nil
