@@ -176,6 +176,7 @@ func (m *multi) round(ctx context.Context, active []int) (left []int, fatal erro
 			opts.Stop = stop
 			opts.Open, opts.ReadTelemetry = device.Open, device.ReadTelemetry
 			opts.Place, opts.Shard = device.Place, Shard{n, len(active)}
+			opts.redivide = true // among those that are left
 			observe := opts.Observe
 			opts.Observe = func(e Event) {
 				e.Device = device.Name

@@ -150,6 +150,9 @@ func readShardPlans(folder string, partial bool) ([]*shardPlan, error) {
 	var plans []*shardPlan
 	for _, name := range shardPlanFiles(folder) {
 		p, err := readShardPlan(name)
+		if errors.Is(err, ErrDamagedPlan) {
+			return nil, fmt.Errorf("%w\nany of the shards makes it anew when it is run once more; what is measured stays measured", err)
+		}
 		if err != nil {
 			return nil, err
 		}

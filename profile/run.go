@@ -78,7 +78,8 @@ func orAbsent(s string) string {
 // and derives the bundle from the journal. Cancelling ctx ends the run at once;
 // closing opts.Stop lets it finish the shot in flight and write. What was
 // measured is kept in every case. A run that ends early or with failed shots
-// is no error: its Report is partial. The report is there even with an error.
+// is no error: its Report is partial. A shard of another number than those that
+// the bundle has is a *DivisionError. The report is there even with an error.
 func Run(ctx context.Context, opts RunOptions) (*Report, error) {
 	return runWithJournal(ctx, opts, func(*Journal) {})
 }
@@ -96,6 +97,11 @@ func runWithJournal(ctx context.Context, opts RunOptions, prepare func(*Journal)
 		return report, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	if sharded && !opts.redivide {
+		if err := CheckDivision(opts.Dir, opts.Shard); err != nil {
+			return report, err
+		}
+	}
 	if !sharded { // other shards may be writing
 		if err := removeLeftovers(opts.Dir); err != nil {
 			return report, err

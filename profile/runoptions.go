@@ -40,6 +40,8 @@ type RunOptions struct {
 	// into its own file of the bundle's journal; several may run at a time, on
 	// any machines that share the folder. No table is written: see MergeShards.
 	Shard Shard
+	// redivide: the bundle may have shards of other numbers.
+	redivide bool
 	// Costs balance the shards; zero: by the driver's pace.
 	Costs Costs
 	// Place says to people where a shard runs, the host and the device.

@@ -155,6 +155,8 @@ func (p *shardPlan) engine() (*Engine, error) {
 // ErrDamagedPlan says that a shards' plan is not what was written.
 var ErrDamagedPlan = errors.New("the shards' plan is damaged")
 
+var errPlanAbsent = errors.New("the shards' plan is absent")
+
 // readShardPlan reads the plan of a degree's shards; the error is
 // fs.ErrNotExist where there is none, and ErrDamagedPlan where its checksum is
 // not that of its text.

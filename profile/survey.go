@@ -16,6 +16,9 @@ type Survey struct {
 	Left  int // of them, not measured
 	// Begun is the number of shards that the sweep is divided in already; 0: none.
 	Begun int
+	// Unplanned says of degrees that shards have measured why their plan cannot
+	// be read. Any shard that runs makes it anew; without it there is no merge.
+	Unplanned []error
 	// Seconds is the estimate for all, and LeftSeconds for what is left, both
 	// without boots. Paced: they go by the pace at which the sweep was measured
 	// so far, else by Costs alone.
@@ -61,10 +64,8 @@ func NewSurvey(opts RunOptions, engine func(tp int) (*Engine, error)) (*Survey, 
 		return nil, err
 	}
 	journal.memory = true
-	for _, file := range files {
-		if shard, ok := shardOfFile(file); ok {
-			s.Begun = max(s.Begun, shard.Count)
-		}
+	if found := divisions(files); len(found) > 0 {
+		s.Begun = found[len(found)-1]
 	}
 	for _, tp := range opts.TPs {
 		r := &runner{RunOptions: opts, report: &Report{}, journal: journal}
@@ -125,13 +126,14 @@ func (s *Survey) pace(x *journalIndex) {
 
 func (r *runner) survey(s *Survey, tp int, engine func(tp int) (*Engine, error)) error {
 	r.Observe = func(Event) {}
-	plan, err := r.agreedPlan(tp)
-	if err != nil && !errors.Is(err, ErrDamagedPlan) {
-		return err
+	plan, unreadable := r.agreedPlan(tp)
+	if unreadable != nil && !errors.Is(unreadable, ErrDamagedPlan) {
+		return unreadable
 	}
 	x := &r.journal.index
 	d := &degree{tp: tp}
 	r.degree = d
+	var err error
 	if plan != nil {
 		d.plan = plan.plan()
 		if d.engine, err = plan.engine(); err != nil {
@@ -171,6 +173,12 @@ func (r *runner) survey(s *Survey, tp int, engine func(tp int) (*Engine, error))
 			s.Left++
 			s.LeftSeconds += seconds
 		}
+	}
+	if plan == nil && unreadable == nil && s.Begun > 0 && !slices.Contains(tasks.left, true) {
+		unreadable = fmt.Errorf("%s: %w", shardPlanPath(r.Dir, tp), errPlanAbsent)
+	}
+	if unreadable != nil {
+		s.Unplanned = append(s.Unplanned, unreadable)
 	}
 	s.degrees = append(s.degrees, tasks)
 	return nil

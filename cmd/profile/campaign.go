@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,16 +60,60 @@ type surveyedJob struct {
 
 // surveyCampaign finds out, for each job, what is left to measure, and in how
 // many shards.
-func surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.Job) ([]surveyedJob, error) {
+func (a *app) surveyCampaign(ctx context.Context, c *campaign.Campaign, jobs []*campaign.Job) ([]surveyedJob, error) {
 	var surveyed []surveyedJob
+	folders := make(map[string]*campaign.Job)
 	for _, job := range jobs {
 		s, err := surveyJob(ctx, c, job)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", c.File, job.Name(), err)
+			return nil, jobProblem(job, err)
+		}
+		if other := folders[job.Dir]; other != nil {
+			path := job.Model.Path
+			if job.Model == other.Model {
+				path = job.Variant.Path
+			}
+			err := fmt.Errorf("the bundle of %s is %s, as that of %s: expected a folder for each, by names of variants", job.Name(), job.Dir, other.Name())
+			return nil, &exitError{Status: exitUsage, Err: c.Problem(path, err)}
+		}
+		folders[job.Dir] = job
+		for _, err := range s.survey.Unplanned {
+			fmt.Fprintf(a.stderr, "%s: %v: the next shard that runs makes it anew\n", job.Name(), err)
 		}
 		surveyed = append(surveyed, s)
 	}
 	return surveyed, nil
+}
+
+// jobProblem says what is wrong with a job, with its place in the campaign file
+// where it is about what stands there.
+func jobProblem(job *campaign.Job, err error) error {
+	var exit *exitError
+	if errors.As(err, &exit) && exit.Err != nil {
+		err = exit.Err
+	}
+	said, placed := job.Problem(err)
+	switch {
+	case placed:
+		return &exitError{Status: exitUsage, Err: said}
+	case exit != nil:
+		return &exitError{Status: exit.Status, Err: said}
+	}
+	return said
+}
+
+// divisible says whether the model can be divided for the job's degrees, which
+// drivers do that emulate them; a replay takes the rows that there are.
+func divisible(s *sweep, job *campaign.Job) error {
+	if strings.HasPrefix(s.flags.Driver, "replay:") || profile.TPMode(s.flags.TPMode) != profile.EmulatedTP {
+		return nil
+	}
+	for _, tp := range job.TPs {
+		if _, err := s.Model.Divide(tp); err != nil {
+			return &exitError{Status: exitUsage, Err: job.TPProblem(tp, err)}
+		}
+	}
+	return nil
 }
 
 func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (surveyedJob, error) {
@@ -89,6 +134,9 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 	if err != nil {
 		return out, err
 	}
+	if err := divisible(s, job); err != nil {
+		return out, err
+	}
 	job.Dir = s.dir()
 	options := f.runOptions(s, job.Dir, s.variant())
 	options.Costs = profile.CostsAt(description.PaceShotsPerSecond)
@@ -104,6 +152,11 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 			return out, err
 		}
 	}
+	if out.survey.Left > 0 || len(out.survey.Unplanned) > 0 {
+		if err := profile.CheckDivision(job.Dir, profile.Shard{Count: count}); err != nil {
+			return out, fmt.Errorf("shards: %w", err)
+		}
+	}
 	out.shards = out.survey.Shards(count)
 	job.SetShards(count)
 	job.Needed = nil
@@ -111,6 +164,9 @@ func surveyJob(ctx context.Context, c *campaign.Campaign, job *campaign.Job) (su
 		if shard.Left > 0 {
 			job.Needed = append(job.Needed, shard.Shard.Index)
 		}
+	}
+	if len(job.Needed) == 0 && len(out.survey.Unplanned) > 0 {
+		job.Needed = []int{0} // measures nothing, and plans
 	}
 	return out, nil
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,6 +15,9 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/layerprof/layerprof/perfio"
+	"github.com/layerprof/layerprof/profile"
 )
 
 // smallCampaign writes a campaign of one small bundle that replays source.
@@ -27,7 +32,7 @@ hardware:
     slurm: {partition: all}
 models: [meta-llama/Llama-3.1-8B]
 variants: [bf16]
-kubernetes: {image: registry.example/layerprof:1, storage: 10Gi, node-selector: {nvidia.com/gpu.product: NVIDIA-H100}}
+kubernetes: {image: registry.example/layerprof:1, storage: 10Gi, mount: ` + dir + `, node-selector: {nvidia.com/gpu.product: NVIDIA-H100}}
 ` + more
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -151,6 +156,18 @@ func TestCampaignUsage(t *testing.T) {
 	if err := os.WriteFile(steps, []byte("driver: roofline\nmodels: [meta-llama/Llama-3.1-8B]\nhardware: [H100]\nplan: {only: [dense, step]}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	values := filepath.Join(dir, "values.yaml")
+	text := "driver: vllm\nhardware:\n  - H100\nplan: foo\nmodels: [{id: meta-llama/Llama-3.1-8B, flags: {\n     order: x}}]\nflags:\n  attention-max-kv: -3\n"
+	if err := os.WriteFile(values, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	one := func(text string) string {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text+"\nhardware: [H100]\nmodels: [meta-llama/Llama-3.1-8B]\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	for _, test := range []struct {
 		args   []string
 		status int
@@ -161,13 +178,60 @@ func TestCampaignUsage(t *testing.T) {
 		{[]string{"campaign", "plan", bad}, exitUsage, []string{bad + ":4:9: flags.iteration: unknown flag of profile run (iterations, max-iterations?)", bad + ":5:9: budget: found"}},
 		{[]string{"campaign", "emit", good}, exitUsage, []string{"target: found \"\", expected slurm, kubernetes or shell"}},
 		{[]string{"campaign", "emit", good, "--target", "slurm", "--hardware", "H300"}, exitUsage, []string{"H300"}},
-		{[]string{"campaign", "plan", steps}, exitUsage, []string{"only: found step", "profile run --only step"}},
+		{[]string{"campaign", "plan", steps}, exitUsage, []string{steps + ":4:14: plan.only: found step", "profile run --only step"}},
+		{[]string{"campaign", "plan", values}, exitUsage, []string{
+			values + ":4:7: plan: found \"foo\", expected full or lean (job H100-Llama-3.1-8B)", values + ":6:13: models[0].flags.order: found \"x\"", values + ":8:21: flags.attention-max-kv: found -3"}},
+		{[]string{"campaign", "plan", one("driver: nosuch")}, exitUsage, []string{"c.yaml:1:9: driver: found \"nosuch\", expected roofline"}},
+		{[]string{"campaign", "emit", one("driver: nosuch"), "--target", "slurm"}, exitUsage, []string{"c.yaml:1:9: driver: found \"nosuch\", expected roofline"}},
+		{[]string{"campaign", "plan", one("driver: replay:x,dela=3")}, exitUsage, []string{"c.yaml:1:9: driver: replay: unknown key \"dela\""}},
+		{[]string{"campaign", "plan", one("driver: replay:" + dir + "/none")}, exitUsage, []string{"c.yaml:1:9: driver: replay: " + dir + "/none: no such"}},
+		{[]string{"campaign", "plan", one("driver: roofline\nflags: {iterations: 0}")}, exitUsage, []string{"c.yaml:2:21: flags.iterations: found 0"}},
+		{[]string{"campaign", "plan", one("driver: vllm\nbudget: 1s")}, exitUsage, []string{"c.yaml:2:9: budget: 1s, of which 80% are planned"}},
+		{[]string{"campaign", "plan", one("driver: vllm\nvariants: [{name: a, flags: {tp-mode: b}}]")}, exitUsage, []string{"c.yaml:2:39: variants[0].flags.tp-mode: found \"b\""}},
 		{[]string{"campaign", "plan", filepath.Join(dir, "absent.yaml")}, exitUsage, []string{"absent.yaml"}},
 	} {
 		got := runCommand(t, test.args...)
 		for _, text := range test.stderr {
 			if got.status != test.status || !strings.Contains(got.stderr, text) {
 				t.Errorf("%v: status %d: %s, expected %d, %q", test.args, got.status, got.stderr, test.status, text)
+			}
+		}
+	}
+}
+
+// What cannot be run, or collides, is found before anything is emitted, and said
+// with its place.
+func TestCampaignThatCannotRun(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	const top = "driver: vllm\nhardware: [H200]\n" // two lines
+	shipped, err := perfio.LoadModelConfig("Qwen/Qwen3-32B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped.Document["_name_or_path"] = shipped.ID
+	config, err := json.Marshal(shipped.Document)
+	copied := filepath.Join(dir, "config.json")
+	if err := errors.Join(err, os.WriteFile(copied, config, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ text, want string }{
+		{top + "models: [meta-llama/Llama-3.1-8B]\nvariants:\n  - bf16\n  - flags: {iterations: 9}\n",
+			":6:5: variants[1]: the bundle of H200-Llama-3.1-8B is perf/H200/meta-llama/Llama-3.1-8B/bf16, as that of H200-Llama-3.1-8B-bf16"},
+		{top + "models: [Qwen/Qwen3-32B, " + copied + "]\n", ":3:26: models[1]: the bundle of "},
+		{top + "models:\n  - id: Qwen/Qwen3-32B\n    tps: [4, 3, 1]\n", ":5:14: models[0].tps[1]: Qwen/Qwen3-32B: intermediate_size: found 25600, expected a multiple of 3"},
+		{top + "models: [Qwen/Qwen3-32B]\ntps: 3\n", ":4:6: tps[0]: Qwen/Qwen3-32B: intermediate_size: found 25600"},
+		{"driver: roofline\nhardware: [H200]\nmodels: [Qwen/Qwen3-32B]\ntps: 3\n", ":4:6: tps[0]: Qwen/Qwen3-32B: intermediate_size: found 25600"},
+		// The engine divides, or says why it cannot.
+		{top + "models: [Qwen/Qwen3-32B]\ntps: 3\nflags: {tp-mode: real}\n", ""},
+	} {
+		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"campaign", "plan", path}, {"campaign", "emit", path, "--target", "shell"}} {
+			got := runCommand(t, args...)
+			if ok := test.want == ""; ok && got.status != exitOK || !ok && (got.status != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "profile: "+path+test.want)) {
+				t.Errorf("%v: status %d: %s%s, expected %s, of:\n%s", args, got.status, got.stdout, got.stderr, test.want, test.text)
 			}
 		}
 	}
@@ -185,6 +249,141 @@ func emitted(t *testing.T, path, target, name string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// A plan that is damaged, or gone, once all is measured: a shard is to run once
+// more, and then the merge has it.
+func TestCampaignPlanDamaged(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source, "shards: 2\n")
+	run := func() {
+		t.Helper()
+		script := runCommand(t, "campaign", "emit", path, "--target", "shell")
+		commands := regexp.MustCompile("(?m)^profile (run .*)$").FindAllStringSubmatch(script.stdout, -1)
+		if script.status != exitOK || len(commands) == 0 {
+			t.Fatalf("status %d: %s%s", script.status, script.stdout, script.stderr)
+		}
+		for _, command := range commands {
+			if got := runCommand(t, strings.Fields(command[1])...); got.status != exitOK {
+				t.Fatalf("status %d: %s", got.status, got.stderr)
+			}
+		}
+	}
+	run()
+	bundle := filepath.Join(dir, "perf", smallDir)
+	want := mergedFiles(t, bundle)
+	file := filepath.Join(bundle, ".journal", "plan-tp1.json")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := slices.Clone(whole)
+	changed[len(changed)/2] ^= 1
+	for name, spoil := range map[string]func() error{
+		"damaged": func() error { return os.WriteFile(file, changed, 0o666) },
+		"absent":  func() error { return os.Remove(file) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		got := runCommand(t, "campaign", "plan", path, "--shards")
+		if got.status != exitOK || !strings.Contains(got.stdout, "1 shards have 0 shots left") || !strings.Contains(got.stdout, "shard 0/2") ||
+			!strings.Contains(got.stderr, "H100-Llama-3.1-8B-bf16: "+file+": the shards' plan is "+name) {
+			t.Errorf("%s: status %d: %s%s", name, got.status, got.stdout, got.stderr)
+		}
+		if _, err := profile.MergeShards(profile.MergeOptions{Dir: bundle}); err == nil || name == "damaged" && !strings.Contains(err.Error(), "any of the shards makes it anew") {
+			t.Errorf("%s: merge: %v", name, err)
+		}
+		run()
+		if got := runCommand(t, "campaign", "plan", path); got.stderr != "" || !strings.Contains(got.stdout, "; 0 shards have 0 shots left") {
+			t.Errorf("%s, run again: %s%s", name, got.stdout, got.stderr)
+		}
+		sameFiles(t, mergedFiles(t, bundle), want)
+	}
+}
+
+// Nothing that an earlier emission left is there to be submitted, and where
+// nothing is left to measure the status says so, with a folder and without.
+func TestEmitNothingLeft(t *testing.T) {
+	source, dir := smallBundle(t), t.TempDir()
+	path := smallCampaign(t, dir, source, "shards: 2\n")
+	out := filepath.Join(dir, "jobs")
+	emit := func(target string, more ...string) result {
+		return runCommand(t, append([]string{"campaign", "emit", path, "--target", target}, more...)...)
+	}
+	emittedFile := map[string]string{"slurm": "small-H100.sbatch", "kubernetes": "small-H100.yaml", "shell": "small.sh"}
+	for target := range emittedFile {
+		if got := emit(target, "-o", out); got.status != exitOK || got.stderr != "" {
+			t.Fatalf("%s: status %d: %s", target, got.status, got.stderr)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(out, "small-H100.sbatch")); err != nil || info.Mode().Perm()&0o100 == 0 {
+		t.Errorf("the script is not to be run: %v, %v", info, err)
+	}
+	// Not ours, or another campaign's, or another hardware's.
+	kept := map[string]string{
+		"small-notes.sh": "#!/bin/sh\n# Campaign small: mine\n", "small-H200.sbatch": "# Campaign small: 3 shards on H200. Written by profile campaign emit.\n",
+		"small-a-H100.sbatch": "# Campaign small-a: 3 shards on H100. Written by profile campaign emit.\n",
+	}
+	for name, text := range kept {
+		if err := os.WriteFile(filepath.Join(out, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(out, "small-H100-2.sbatch"), []byte("# Campaign small: 17 shards on H100. Written by profile campaign emit.\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []string{"0/2", "1/2"} {
+		args := append([]string{"run", "--driver", "replay:" + source, "--out", filepath.Join(dir, "perf"), "--variant", "bf16", "--shard", i}, smallSweep()...)
+		if got := runCommand(t, args...); got.status != exitOK {
+			t.Fatalf("status %d: %s", got.status, got.stderr)
+		}
+	}
+	for target, name := range emittedFile {
+		got := emit(target, "-o", out)
+		if got.status != exitFailure || got.stdout != filepath.Join(out, "small-merge.sh")+"\n" || !strings.Contains(got.stderr, "removed "+filepath.Join(out, name)) ||
+			!strings.Contains(got.stderr, "every shard is measured") {
+			t.Errorf("%s: status %d: %s%s", target, got.status, got.stdout, got.stderr)
+		}
+		if got := emit(target); got.status != exitFailure || got.stdout != "" || !strings.Contains(got.stderr, "every shard is measured") {
+			t.Errorf("%s without a folder: status %d: %s%s", target, got.status, got.stdout, got.stderr)
+		}
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil || len(entries) != len(kept)+1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	for name, text := range kept {
+		if found, err := os.ReadFile(filepath.Join(out, name)); err != nil || string(found) != text {
+			t.Errorf("%s: %v, %q", name, err, found)
+		}
+	}
+	if got := emit("slurm", "-o", out, "--all"); got.status != exitOK || !strings.Contains(got.stdout, "small-H100.sbatch") {
+		t.Errorf("--all: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+// A folder that cannot be written into has no part of a script.
+func TestEmitIsWhole(t *testing.T) {
+	path := smallCampaign(t, t.TempDir(), smallBundle(t), "shards: 2\n")
+	full := filepath.Join(t.TempDir(), "full")
+	if err := os.Mkdir(full, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	script, err := exec.LookPath("prlimit")
+	if err != nil {
+		t.Skip("prlimit is not there")
+	}
+	// A limit of a file's size ends a write as a full disk does.
+	cmd, _, stderr := profileProcess("campaign", "emit", path, "--target", "slurm", "-o", full)
+	cmd.Args = append([]string{script, "--fsize=500", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = script
+	if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), "file too large") {
+		t.Errorf("%v: %s", err, stderr)
+	}
+	if entries, err := os.ReadDir(full); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
 }
 
 // TestManifests has what is emitted validated against the API's schemas.
@@ -299,9 +498,14 @@ func TestIndexedJob(t *testing.T) {
 	for i, pod := range pods {
 		all.Go(func() {
 			journal := journalOf(bundle, pod.args[len(pod.args)-1])
-			lines := 10
 			for attempt := 0; ; attempt++ {
-				cmd, _, stderr := profileProcess(pod.args...)
+				args, before := slices.Clone(pod.args), lineCount(journal)
+				if attempt < len(endings[i]) { // it is not to be through before it is ended
+					for n := range args {
+						args[n] = strings.Replace(args[n], "delay_ms=20", "delay_ms=150", 1)
+					}
+				}
+				cmd, _, stderr := profileProcess(args...)
 				if err := cmd.Start(); err != nil {
 					t.Error(err)
 					return
@@ -318,8 +522,14 @@ func TestIndexedJob(t *testing.T) {
 					}
 					return
 				}
-				waitForFile(t, journal, lines)
-				lines += 8
+				// Once it writes it knows what to do at a signal.
+				for running := true; running && lineCount(journal) < before+10; {
+					select {
+					case <-ended:
+						running = false
+					case <-time.After(10 * time.Millisecond):
+					}
+				}
 				_ = cmd.Process.Signal(endings[i][attempt]) // should it have ended, its status says so
 				select {
 				case <-ended:

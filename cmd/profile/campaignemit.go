@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/internal/campaign"
 )
 
@@ -21,8 +24,10 @@ func newCampaignEmitCommand(a *app) *cobra.Command {
 Indexed Jobs, or plain commands. Shards that have nothing left to measure, as
 far as the folder of bundles can be seen from here, are left out.
 
-With --output the files are written into a folder and named on standard output;
-without, the one file that there is for the hardware goes to standard output.`,
+With --output the files are written into a folder and named on standard output,
+and what an earlier emission left there of jobs that are through is removed;
+without, the one file that there is for the hardware goes to standard output.
+Where nothing is left to measure the status is 1 in both cases.`,
 		Args: cobra.ExactArgs(1),
 	}
 	target := cmd.Flags().String("target", "", "slurm, kubernetes or shell")
@@ -41,7 +46,7 @@ without, the one file that there is for the hardware goes to standard output.`,
 		if err != nil {
 			return err
 		}
-		if _, err := surveyCampaign(cmd.Context(), c, jobs); err != nil {
+		if _, err := a.surveyCampaign(cmd.Context(), c, jobs); err != nil {
 			return err
 		}
 		if *all {
@@ -53,10 +58,19 @@ without, the one file that there is for the hardware goes to standard output.`,
 		if err != nil {
 			return &exitError{Status: exitUsage, Err: err}
 		}
+		jobFiles := files[:len(files)-1] // the last one is for after them
 		if *output == "" {
-			return printEmitted(a.stdout, files)
+			err = printEmitted(a.stdout, jobFiles)
+		} else {
+			err = a.writeEmitted(*output, files)
+			if err == nil {
+				err = a.removeEmitted(*output, c, campaign.Target(*target), jobs, files)
+			}
 		}
-		return writeEmitted(a.stdout, *output, files)
+		if err == nil && len(jobFiles) == 0 {
+			return errors.New("every shard is measured: there is no job to write; --all writes them all the same")
+		}
+		return err
 	}
 	return cmd
 }
@@ -74,11 +88,7 @@ func jobsOn(c *campaign.Campaign, hardware []string) ([]*campaign.Job, error) {
 }
 
 // printEmitted prints the only file of jobs.
-func printEmitted(w io.Writer, files []campaign.File) error {
-	jobs := files[:len(files)-1] // the last one is for after them
-	if len(jobs) == 0 {
-		return &exitError{Status: exitFailure, Err: fmt.Errorf("every shard is measured: there is no job to write; --all writes them all the same")}
-	}
+func printEmitted(w io.Writer, jobs []campaign.File) error {
 	if len(jobs) > 1 {
 		var names []string
 		for _, f := range jobs {
@@ -86,26 +96,69 @@ func printEmitted(w io.Writer, files []campaign.File) error {
 		}
 		return usageErrorf("output: there are %d files, %s: expected --output FOLDER, or --hardware for one of them", len(jobs), strings.Join(names, ", "))
 	}
-	_, err := io.WriteString(w, jobs[0].Text)
-	return err
-}
-
-func writeEmitted(w io.Writer, dir string, files []campaign.File) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	for _, f := range files {
-		mode := os.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		path := filepath.Join(dir, f.Name)
-		if err := os.WriteFile(path, []byte(f.Text), mode); err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintln(w, path); err != nil {
+	for _, f := range jobs {
+		if _, err := io.WriteString(w, f.Text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeEmitted writes the files into a folder, and names them.
+func (a *app) writeEmitted(dir string, files []campaign.File) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		if err := writeScript(path, f.Text, f.Executable); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(a.stdout, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeEmitted removes what was emitted before for the jobs' hardware and is
+// not among the files now.
+func (a *app) removeEmitted(dir string, c *campaign.Campaign, target campaign.Target, jobs []*campaign.Job, files []campaign.File) error {
+	var hardware []string
+	for _, j := range jobs {
+		hardware = append(hardware, j.Hardware.Name)
+	}
+	names, err := fs.Glob(os.DirFS(dir), c.Pattern(target))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(files, func(f campaign.File) bool { return f.Name == name }) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if text, err := os.ReadFile(path); err != nil || !c.Holds(target, hardware, string(text)) {
+			continue // as far as can be seen, nothing that was emitted
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stderr, "removed %s, emitted before: what is left to measure is not in it\n", path)
+	}
+	return nil
+}
+
+func writeScript(path, text string, executable bool) error {
+	err := atomicfile.Write(path, func(w io.Writer) error {
+		_, err := io.WriteString(w, text)
+		return err
+	})
+	if err != nil || !executable {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, info.Mode().Perm()|info.Mode().Perm()&0o444>>2) // who may read may run it
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -38,6 +39,7 @@ type plannedShard struct {
 	Shots   int     `json:"shots"`
 	Left    int     `json:"left"`
 	Seconds float64 `json:"seconds"`
+	Needed  bool    `json:"needed"` // shots are left, or the shards' plan is to be made anew
 }
 
 func newCampaignPlanCommand(a *app) *cobra.Command {
@@ -47,13 +49,13 @@ func newCampaignPlanCommand(a *app) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
-	shards := cmd.Flags().Bool("shards", false, "list each shard that has something left to measure")
+	shards := cmd.Flags().Bool("shards", false, "list each shard that is to run")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := readCampaign(args[0])
 		if err != nil {
 			return &exitError{Status: exitUsage, Err: err}
 		}
-		surveyed, err := surveyCampaign(cmd.Context(), c, c.Jobs())
+		surveyed, err := a.surveyCampaign(cmd.Context(), c, c.Jobs())
 		if err != nil {
 			return err
 		}
@@ -74,7 +76,9 @@ func planCampaign(surveyed []surveyedJob) plannedCampaign {
 			Bundle: s.Dir, Shots: s.survey.Shots, Left: s.survey.Left, Shards: []plannedShard{},
 		}
 		for _, shard := range s.shards {
-			job.Shards = append(job.Shards, plannedShard{shard.Shard.String(), shard.Shots, shard.Left, shard.Seconds})
+			job.Shards = append(job.Shards, plannedShard{
+				shard.Shard.String(), shard.Shots, shard.Left, shard.Seconds, slices.Contains(s.Needed, shard.Shard.Index),
+			})
 			job.Seconds += shard.Seconds
 			job.Longest = max(job.Longest, shard.Seconds)
 		}
@@ -93,7 +97,7 @@ func printCampaign(w io.Writer, plan plannedCampaign, shards bool) error {
 	for _, job := range plan.Jobs {
 		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t%s\n", job.Name, len(job.Shards), job.Shots, job.Left, secondsText(job.Seconds), secondsText(job.Longest))
 		for _, s := range job.Shards {
-			if shards && s.Left > 0 {
+			if shards && s.Needed {
 				fmt.Fprintf(table, "  shard %s\t\t%d\t%d\t%s\t\n", s.Shard, s.Shots, s.Left, secondsText(s.Seconds))
 			}
 		}

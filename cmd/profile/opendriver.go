@@ -30,10 +30,10 @@ func openReplay(f *sweepFlags, text string) (profile.Driver, error) {
 	if f.replaySource == nil {
 		options, err := replay.Parse(text)
 		if err != nil {
-			return nil, &exitError{Status: exitUsage, Err: err}
+			return nil, usageErrorf("driver: %w", err)
 		}
 		if f.replaySource, err = replay.Open(options); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("driver: %w", err)
 		}
 	}
 	return f.replaySource.NewDriver(), nil

@@ -223,6 +223,7 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	var environment *profile.EnvironmentError
 	var hopeless *profile.HopelessError
 	var locked *profile.LockedError
+	var division *profile.DivisionError
 	of, again := "", "profile resume "+report.Dir
 	if report.Shard.Count > 0 {
 		of, again = fmt.Sprintf(" shard %v:", report.Shard), fmt.Sprintf("%s --shard %v", again, report.Shard)
@@ -234,6 +235,8 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	case errors.As(err, &locked) && report.Shard.Count > 0:
 		// What a scheduler lost sight of may still run; it is to try again later.
 		return &exitError{Status: exitPartial, Err: err}
+	case errors.As(err, &division):
+		return &exitError{Status: exitUsage, Err: fmt.Errorf("shard: %w", err)}
 	case errors.As(err, &environment):
 		return &exitError{Status: exitDrift, Err: fmt.Errorf(
 			"%w\n--on-environment-change keep goes on beside them, remeasure measures everything again", err)}

@@ -165,11 +165,16 @@ func waitForJournal(t *testing.T, dir string, lines int) {
 	waitForFile(t, filepath.Join(dir, profile.JournalDir, "shots.jsonl"), lines)
 }
 
+// lineCount is 0 for a file that is not there.
+func lineCount(path string) int {
+	text, _ := os.ReadFile(path)
+	return bytes.Count(text, []byte("\n"))
+}
+
 func waitForFile(t *testing.T, path string, lines int) {
 	t.Helper()
 	for range 2000 {
-		text, _ := os.ReadFile(path)
-		if bytes.Count(text, []byte("\n")) >= lines {
+		if lineCount(path) >= lines {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

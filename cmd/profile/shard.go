@@ -9,7 +9,7 @@ import (
 
 // shard is --shard; zero where it was not given.
 func (f *runFlags) shard() (profile.Shard, error) {
-	if f.Shard == "" {
+	if f.Shard == "" && !f.given("shard") { // else a script's variable was empty
 		return profile.Shard{}, nil
 	}
 	shard, err := profile.ParseShard(f.Shard)

@@ -85,12 +85,67 @@ func TestShardIsPreempted(t *testing.T) {
 }
 
 func TestShardUsage(t *testing.T) {
-	for _, text := range []string{"3", "4/3", "-1/2", "x/y", "0/0"} {
+	for _, text := range []string{"3", "4/3", "-1/2", "x/y", "0/0", ""} {
 		args := append([]string{"run", "--driver", "roofline", "--out", t.TempDir(), "--shard", text}, smallSweep()...)
 		if got := runCommand(t, args...); got.status != exitUsage || !strings.Contains(got.stderr, "shard: found") {
 			t.Errorf("--shard %s: status %d: %s", text, got.status, got.stderr)
 		}
 	}
+}
+
+// A shard of another division is refused, until the files of the one that there
+// is are no shards' any more; then they still count.
+func TestShardOfAnotherDivision(t *testing.T) {
+	source, out := smallBundle(t), t.TempDir()
+	dir := filepath.Join(out, smallDir)
+	run := func(shard string) result {
+		return runCommand(t, append([]string{"run", "--out", out, "--shard", shard, "--driver", "replay:" + source}, smallSweep("--variant", "bf16")...)...)
+	}
+	path := smallCampaign(t, filepath.Dir(out), source, "")
+	if err := os.WriteFile(path, []byte(strings.Replace(readText(t, path), "out: "+filepath.Join(filepath.Dir(out), "perf"), "out: "+out, 1)+"shards: 4\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("0/3"); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	for _, shard := range []string{"0/99999", "1/4"} {
+		got := run(shard)
+		if got.status != exitUsage || !strings.Contains(got.stderr, "shard: found one of "+strings.Split(shard, "/")[1]+" of a bundle that is divided in 3, expected i/3; ") ||
+			lineCount(journalOf(dir, shard)) != 0 {
+			t.Errorf("%s: status %d: %s", shard, got.status, got.stderr)
+		}
+	}
+	if got := runCommand(t, "campaign", "plan", path); got.status != exitUsage || !strings.Contains(got.stderr, path+":10:9: shards: found one of 4 of a bundle that is divided in 3") {
+		t.Errorf("plan: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+	if err := os.Rename(journalOf(dir, "0/3"), filepath.Join(dir, profile.JournalDir, "before-1.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	reused := false
+	for _, shard := range []string{"0/4", "1/4", "2/4", "3/4"} {
+		got := run(shard)
+		if got.status != exitOK {
+			t.Fatalf("status %d: %s", got.status, got.stderr)
+		}
+		reused = reused || !strings.Contains(got.stdout, ", 0 had been before")
+	}
+	if !reused {
+		t.Error("what the renamed file holds was measured again")
+	}
+	sameTables(t, mergedFiles(t, dir), bundleFiles(t, source))
+	// A campaign of another number has nothing to divide any more.
+	if got := runCommand(t, "campaign", "plan", path); got.status != exitOK {
+		t.Errorf("plan: status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+}
+
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // A scheduler that lost sight of a job may start it a second time: that one ends

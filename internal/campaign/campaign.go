@@ -21,7 +21,7 @@ type Campaign struct {
 	// Parallel bounds the jobs of one kind of hardware that run at a time; 0: the
 	// scheduler does.
 	Parallel int
-	TPs      []int
+	TPs      []int // in the file's order
 
 	Settings
 	Hardware []Hardware
@@ -31,6 +31,8 @@ type Campaign struct {
 
 	Slurm      []Option
 	Kubernetes Kubernetes
+
+	places map[string]place // of values, by path
 }
 
 // Settings are flags of profile run, from the keys driver, plan, engine-args and
@@ -41,15 +43,16 @@ type Settings struct {
 	EngineArgs []Option
 }
 
-// Option is a name with its value, and where the file has it.
+// Option is a name with its value.
 type Option struct {
-	Name, Value  string
-	Line, Column int
+	Name, Value string
+	Path        string // where the file has it, as "flags.iterations"
 }
 
 // Hardware is one kind of machine.
 type Hardware struct {
 	Name string
+	Path string // where the file has it, as "hardware[0]"
 	Settings
 	Slurm      []Option // options of sbatch, over the campaign's
 	Kubernetes Kubernetes
@@ -57,19 +60,24 @@ type Hardware struct {
 
 // Model is a model, by the id or path that --model takes.
 type Model struct {
-	ID  string
-	TPs []int // nil: the campaign's
+	ID   string
+	Path string
+	TPs  []int // in the file's order; nil: the campaign's
 	Settings
 }
 
 // Variant is a bundle's last folder, by what makes it: its data types, say.
 type Variant struct {
 	Name string // "": as profile run names it
+	Path string // "" where the file has no variants
 	Settings
 }
 
 // Selection leaves out the bundles that match all of its names; "" matches any.
-type Selection struct{ Hardware, Model, Variant string }
+type Selection struct {
+	Hardware, Model, Variant string
+	Path                     string
+}
 
 // Kubernetes is what Indexed Jobs need to know. A hardware's entry holds what
 // differs from the campaign's.

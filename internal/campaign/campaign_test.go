@@ -27,7 +27,7 @@ func checkFlag(name, value string) error {
 }
 
 const example = `name: autumn
-out: /shared/perf
+out: /campaign/perf
 driver: vllm
 plan: {plan: lean, iterations: 5}
 budget: 4h
@@ -74,12 +74,12 @@ func TestJobs(t *testing.T) {
 		got = append(got, j.Name()+": "+strings.Join(j.Args("1"), " "))
 	}
 	want := []string{
-		"H200-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-Llama-3.1-8B-bf16-kvfp8: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16-kvfp8 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-mine-bf16: run --model models/mine/config.json --hardware H200 --variant bf16 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H200-mine-bf16-kvfp8: run --model models/mine/config.json --hardware H200 --variant bf16-kvfp8 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H100-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H100 --variant bf16 --tp 1,2 --out /shared/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
-		"H100-mine-bf16: run --model models/mine/config.json --hardware H100 --variant bf16 --tp 4 --out /shared/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-Llama-3.1-8B-bf16-kvfp8: run --model meta-llama/Llama-3.1-8B --hardware H200 --variant bf16-kvfp8 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-mine-bf16: run --model models/mine/config.json --hardware H200 --variant bf16 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H200-mine-bf16-kvfp8: run --model models/mine/config.json --hardware H200 --variant bf16-kvfp8 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=5 --kv-cache-dtype=fp8 --only=dense,attention --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H100-Llama-3.1-8B-bf16: run --model meta-llama/Llama-3.1-8B --hardware H100 --variant bf16 --tp 1,2 --out /campaign/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=4 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
+		"H100-mine-bf16: run --model models/mine/config.json --hardware H100 --variant bf16 --tp 4 --out /campaign/perf --driver=vllm --plan=lean --iterations=9 --engine-arg=swap-space=8 --engine-arg=seed=7 --budget 4h0m0s --shard 1/3",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
@@ -92,13 +92,14 @@ func TestParseErrors(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"empty", "# nothing\n", "c.yaml: found an empty file"},
 		{"a list", "- a\n", "c.yaml:1:1: found a list, expected a mapping"},
-		{"syntax", "driver: [\n", "c.yaml:"},
+		{"syntax", "driver: x\nmodels: [a,\n  b\n", "c.yaml:2: did not find expected ',' or ']'"},
 		{"two documents", minimal + "---\na: b\n", "c.yaml:4:1: found a second document"},
 		{"unknown key", minimal + "budgets: 1h\n", "c.yaml:4:1: budgets: unknown key, expected one of attempts, budget"},
 		{"twice", minimal + "driver: exec:x\n", "c.yaml:4:1: driver: stands twice"},
 		{"no models", "driver: vllm\nhardware: [H200]\n", "c.yaml:1:1: models: is missing"},
 		{"no driver", "hardware: [H200]\nmodels: [a]\n", "c.yaml:1:1: driver: is missing"},
-		{"empty list", "driver: vllm\nhardware: []\nmodels: [a]\n", "c.yaml:2:11: hardware: found a list, expected a list"},
+		{"empty list", "driver: vllm\nhardware: []\nmodels: [a]\n", "c.yaml:2:11: hardware: found an empty list, expected one or more"},
+		{"no degrees", minimal + "tps: []\n", "c.yaml:4:6: tps: found an empty list"},
 		{"a folder's name", "driver: vllm\nhardware: [../x]\nmodels: [a]\n", `c.yaml:2:12: hardware[0]: found "../x", expected letters`},
 		{"unknown key within", "driver: vllm\nmodels: [a]\nhardware:\n  - nme: x\n", "c.yaml:4:5: hardware[0].nme: unknown key"},
 		{"no name", "driver: vllm\nmodels: [a]\nhardware:\n  - slurm: {}\n", "c.yaml:4:5: hardware[0].name: is missing"},
@@ -118,6 +119,9 @@ func TestParseErrors(t *testing.T) {
 		{"mount", minimal + "kubernetes: {mount: here}\n", `c.yaml:4:21: kubernetes.mount: found "here", expected an absolute`},
 		{"engine argument", minimal + "engine-args: {a: \"b,c\"}\n", "c.yaml:4:18: engine-args.a: found"},
 		{"exclude", minimal + "exclude: [{}]\n", "c.yaml:4:11: exclude[0]: found no name"},
+		{"exclude of nothing", minimal + "variants: [x, y]\nexclude:\n  - {model: a/b, variant: x}\n  - {model: A/b}\n", "c.yaml:7:5: exclude[1]: matches no bundle"},
+		{"exclude of an unnamed variant", minimal + "exclude: [{variant: bf16}]\n", "c.yaml:4:11: exclude[0]: matches no bundle"},
+		{"exclude of all", minimal + "exclude: [{model: a/b}]\n", "c.yaml:4:10: exclude: leaves no bundle"},
 		{"alias", "driver: vllm\nhardware: &h [H200]\nmodels: *h\n", "c.yaml:3:9: models: found an alias"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -230,7 +234,7 @@ func TestSlurmScriptEnds(t *testing.T) {
 		requeued bool
 	}{
 		{"exit 0", "", 0, false}, {"exit 1", "", 1, false}, {"exit 2", "", 2, false}, {"exit 4", "", 4, false},
-		{"exit 3", "", 3, true}, {"exit 3", "2", 3, true}, {"exit 3", "3", 3, false},
+		{"exit 3", "", 3, true}, {"exit 3", "1", 3, true}, {"exit 3", "2", 3, false}, // the third start of three
 		{"kill -9 $$", "", 137, true},
 		// A signal to the script alone, as at the end of its time: the program gets it.
 		{"trap 'exit 3' USR1; kill -USR1 $PPID; while :; do sleep 0.05; done", "", 3, true},
@@ -308,6 +312,16 @@ func TestKubernetesManifest(t *testing.T) {
 	bare := mustParse(t, minimal)
 	if _, err := bare.Emit(KubernetesTarget, bare.Jobs()); err == nil || !strings.Contains(err.Error(), "kubernetes.image: is missing") {
 		t.Errorf("no image: %v", err)
+	}
+	for out, want := range map[string]string{
+		"perf": "", ".": "", "a/../b": "", "/shared/perf": "", "/shared": "",
+		"/campaign/perf": "4:6", "../perf": "4:6", "/shared/../perf": "4:6", "/sharedness": "4:6",
+	} {
+		c := mustParse(t, minimal+"out: "+out+"\nkubernetes: {image: x, mount: /shared}\n")
+		_, err := c.Emit(KubernetesTarget, c.Jobs())
+		if want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), fmt.Sprintf("autumn.yaml:%s: out: found %q, expected a folder within /shared", want, out)) {
+			t.Errorf("out %s: %v", out, err)
+		}
 	}
 	pod := mustParse(t, minimal+"kubernetes: {image: x, pod: {restartPolicy: Always}}\n")
 	if _, err := pod.Emit(KubernetesTarget, pod.Jobs()); err == nil || !strings.Contains(err.Error(), "autumn.yaml:4:30: kubernetes.pod.restartPolicy") {

@@ -66,14 +66,49 @@ func (c *Campaign) byHardware(jobs []*Job) [][]*Job {
 	return groups
 }
 
+// written is the line by which what was emitted is known again.
 func (c *Campaign) written(what string) string {
 	return fmt.Sprintf("# Campaign %s: %s. Written by profile campaign emit.\n", c.Name, what)
 }
 
+// What the files of each target say that they hold.
+const (
+	arrayOf     = "%d shards on %s"
+	manifestOf  = "%d bundles on %s"
+	commandsFor = "a command a shard, in any order and on any machine"
+)
+
+// Pattern matches the names of the files with jobs that Emit writes.
+func (c *Campaign) Pattern(target Target) string {
+	return c.Name + "*" + map[Target]string{SlurmTarget: ".sbatch", KubernetesTarget: ".yaml", ShellTarget: ".sh"}[target]
+}
+
+// Holds says whether a file's text is jobs that Emit wrote for the target, on
+// one of the kinds of hardware where those of the target are apart.
+func (c *Campaign) Holds(target Target, hardware []string, text string) bool {
+	what := map[Target]string{SlurmTarget: arrayOf, KubernetesTarget: manifestOf}[target]
+	for line := range strings.Lines(text) {
+		count := 0
+		if what == "" && line == c.written(commandsFor) {
+			return true
+		}
+		if rest, ok := strings.CutPrefix(line, "# Campaign "+c.Name+": "); ok && what != "" {
+			_, _ = fmt.Sscan(rest, &count) // the line is compared as a whole
+			if slices.ContainsFunc(hardware, func(name string) bool { return line == c.written(fmt.Sprintf(what, count, name)) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // shell lists the plain commands, for whatever runs commands.
 func (c *Campaign) shell(jobs []*Job) []File {
+	if len(jobs) == 0 {
+		return nil
+	}
 	var b strings.Builder
-	b.WriteString("#!/bin/sh\n" + c.written("a command a shard, in any order and on any machine"))
+	b.WriteString("#!/bin/sh\n" + c.written(commandsFor))
 	b.WriteString("# Status 0: done. 3: ended early, to be started again. Else it says what is wrong.\n")
 	for _, j := range jobs {
 		for _, i := range j.Needed {

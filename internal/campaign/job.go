@@ -14,7 +14,7 @@ type Job struct {
 	Hardware *Hardware
 	Model    *Model
 	Variant  *Variant
-	TPs      []int
+	TPs      []int    // ascending
 	Flags    []Option // of profile run, but for those that Args adds
 	// Shards is the number of parts; Needed lists those that have something left
 	// to measure. A caller that knows sets both; else Shards is the campaign's,
@@ -35,17 +35,16 @@ func (c *Campaign) Jobs() []*Job {
 				if c.excluded(h, m, v) {
 					continue
 				}
-				job := &Job{campaign: c, Hardware: h, Model: m, Variant: v, TPs: c.TPs}
-				if m.TPs != nil {
-					job.TPs = m.TPs
-				}
+				job := &Job{campaign: c, Hardware: h, Model: m, Variant: v}
+				_, tps := job.listedTPs()
+				job.TPs = slices.Sorted(slices.Values(tps))
 				var arguments []Option
 				for _, s := range []*Settings{&c.Settings, &h.Settings, &m.Settings, &v.Settings} {
 					job.Flags = overlay(job.Flags, s.Flags)
 					arguments = overlay(arguments, s.EngineArgs)
 				}
 				for _, a := range arguments {
-					job.Flags = append(job.Flags, Option{"engine-arg", a.Name + "=" + a.Value, a.Line, a.Column})
+					job.Flags = append(job.Flags, Option{"engine-arg", a.Name + "=" + a.Value, a.Path})
 				}
 				job.SetShards(max(c.Shards, 1))
 				jobs = append(jobs, job)
@@ -56,10 +55,12 @@ func (c *Campaign) Jobs() []*Job {
 }
 
 func (c *Campaign) excluded(h *Hardware, m *Model, v *Variant) bool {
+	return slices.ContainsFunc(c.Exclude, func(s Selection) bool { return s.matches(h, m, v) })
+}
+
+func (s Selection) matches(h *Hardware, m *Model, v *Variant) bool {
 	matches := func(pattern, name string) bool { return pattern == "" || pattern == name }
-	return slices.ContainsFunc(c.Exclude, func(s Selection) bool {
-		return matches(s.Hardware, h.Name) && matches(s.Model, m.ID) && matches(s.Variant, v.Name)
-	})
+	return matches(s.Hardware, h.Name) && matches(s.Model, m.ID) && matches(s.Variant, v.Name)
 }
 
 // overlay is base with over's values in place of those of the same names.

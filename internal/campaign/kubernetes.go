@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -47,8 +48,11 @@ func (c *Campaign) kubernetes(jobs []*Job) ([]File, error) {
 		if k.Image == "" {
 			return nil, fmt.Errorf("%s: kubernetes.image: is missing, expected an image that has %s", c.File, c.Program)
 		}
+		if !k.claimed(c.Out) {
+			return nil, c.Problem("out", fmt.Errorf("found %q, expected a folder within %s, where pods have the claim (kubernetes.mount): what they write elsewhere is gone with them", c.Out, k.Mount))
+		}
 		var b strings.Builder
-		b.WriteString(c.written(fmt.Sprintf("%d bundles on %s", len(group), h.Name)))
+		b.WriteString(c.written(fmt.Sprintf(manifestOf, len(group), h.Name)))
 		encoder := yaml.NewEncoder(&b)
 		encoder.SetIndent(2)
 		var objects []any
@@ -176,6 +180,15 @@ func (k *Kubernetes) job(c *Campaign, j *Job, name string) (object, error) {
 			{"template", object{{"metadata", object{{"labels", labels}}}, {"spec", pod}}},
 		}},
 	}, nil
+}
+
+// claimed says whether a folder, as pods have it, is on the claim.
+func (k *Kubernetes) claimed(folder string) bool {
+	if !path.IsAbs(folder) {
+		folder = path.Join(k.Mount, folder)
+	}
+	mount := strings.TrimSuffix(path.Clean(k.Mount), "/")
+	return strings.HasPrefix(path.Clean(folder)+"/", mount+"/")
 }
 
 // maxCompletions is what the API takes for jobs with a limit by index.

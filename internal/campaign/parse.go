@@ -56,7 +56,11 @@ func Parse(file string, data []byte, check func(flag, value string) error) (*Cam
 		File: file, Name: strings.TrimSuffix(base, filepath.Ext(base)), Out: "perf", Program: "profile",
 		Attempts: DefaultAttempts, TPs: []int{1},
 	}
+	c.note("", root)
 	p.campaign(root, c)
+	if len(errs) == 0 {
+		p.exclusions(c)
+	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -86,7 +90,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			p.count(&c.Shards, 1, maxShards)(path, n)
 		},
 		"hardware": each(p, func(path string, n *yaml.Node) {
-			h := Hardware{}
+			h := Hardware{Path: path}
 			fields := p.settings(&h.Settings)
 			fields["name"] = p.name(&h.Name)
 			fields["slurm"] = p.sbatch(&h.Slurm)
@@ -95,7 +99,7 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			c.Hardware = append(c.Hardware, h)
 		}),
 		"models": each(p, func(path string, n *yaml.Node) {
-			m := Model{}
+			m := Model{Path: path}
 			fields := p.settings(&m.Settings)
 			fields["id"] = p.text(&m.ID)
 			fields["tps"] = p.degrees(&m.TPs)
@@ -103,16 +107,16 @@ func (p *parser) campaign(root *yaml.Node, c *Campaign) {
 			c.Models = append(c.Models, m)
 		}),
 		"variants": each(p, func(path string, n *yaml.Node) {
-			v := Variant{}
+			v := Variant{Path: path}
 			fields := p.settings(&v.Settings)
 			fields["name"] = p.name(&v.Name)
 			p.entry(n, path, "name", fields)
 			c.Variants = append(c.Variants, v)
 		}),
 		"exclude": each(p, func(path string, n *yaml.Node) {
-			s := Selection{}
+			s := Selection{Path: path}
 			p.Mapping(n, path, map[string]field{"hardware": p.text(&s.Hardware), "model": p.text(&s.Model), "variant": p.text(&s.Variant)})
-			if s == (Selection{}) {
+			if s == (Selection{Path: path}) {
 				p.Fail(n, path, "found no name, expected a hardware, a model or a variant")
 			}
 			c.Exclude = append(c.Exclude, s)
@@ -166,11 +170,48 @@ func (p *parser) distinct(root *yaml.Node, c *Campaign) {
 	}
 }
 
+// exclusions refuses those that match no bundle, by a name that is mistaken, and
+// those that leave none.
+func (p *parser) exclusions(c *Campaign) {
+	fail := func(path, text string) {
+		at := c.places[path]
+		p.Report(yamldoc.Problem{Line: at.line, Column: at.column, Field: path, Err: errors.New(text)})
+	}
+	matched := make([]bool, len(c.Exclude))
+	left := 0
+	for i := range c.Hardware {
+		for j := range c.Models {
+			for k := range c.Variants {
+				excluded := false
+				for n, s := range c.Exclude {
+					if s.matches(&c.Hardware[i], &c.Models[j], &c.Variants[k]) {
+						matched[n], excluded = true, true
+					}
+				}
+				if !excluded {
+					left++
+				}
+			}
+		}
+	}
+	for n, s := range c.Exclude {
+		if !matched[n] {
+			fail(s.Path, "matches no bundle, expected names that stand in hardware, models and variants")
+		}
+	}
+	if left == 0 {
+		fail("exclude", "leaves no bundle")
+	}
+}
+
 func each(p *parser, read field) field {
 	return func(path string, n *yaml.Node) {
-		if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		if n.Kind != yaml.SequenceNode {
 			p.Fail(n, path, "found %s, expected a list", yamldoc.Describe(n))
 			return
+		}
+		if len(n.Content) == 0 {
+			p.Fail(n, path, "found an empty list, expected one or more")
 		}
 		for i, item := range n.Content {
 			read(fmt.Sprintf("%s[%d]", path, i), item)
@@ -240,7 +281,7 @@ func (p *parser) flag(s *Settings, path, name string, key, n *yaml.Node) {
 		p.Fail(key, path, "%w", err)
 		return
 	}
-	s.Flags = append(s.Flags, Option{name, value, n.Line, n.Column})
+	s.Flags = append(s.Flags, Option{name, value, path})
 }
 
 // options reads a mapping of names to values, in its order.
@@ -256,8 +297,9 @@ func (p *parser) options(path string, n *yaml.Node, read func(path string, key, 
 			p.Fail(key, yamldoc.Join(path, key.Value), "stands twice")
 			continue
 		}
-		if text, ok := read(yamldoc.Join(path, key.Value), key, value); ok {
-			out = append(out, Option{key.Value, text, value.Line, value.Column})
+		at := yamldoc.Join(path, key.Value)
+		if text, ok := read(at, key, value); ok {
+			out = append(out, Option{key.Value, text, at})
 		}
 	}
 	return out
@@ -374,7 +416,6 @@ func (p *parser) degrees(to *[]int) field {
 		} else {
 			each(p, one)(path, n)
 		}
-		slices.Sort(list)
 		*to = list
 	}
 }

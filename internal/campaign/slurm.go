@@ -45,7 +45,7 @@ func (c *Campaign) array(name string, h *Hardware, commands [][]string) string {
 	}, overlay(c.Slurm, h.Slurm))
 	options = append(options, Option{Name: "array", Value: array}, Option{Name: "requeue"})
 	var b strings.Builder
-	b.WriteString("#!/bin/bash\n" + c.written(fmt.Sprintf("%d shards on %s", len(commands), h.Name)))
+	b.WriteString("#!/bin/bash\n" + c.written(fmt.Sprintf(arrayOf, len(commands), h.Name)))
 	for _, o := range options {
 		b.WriteString("#SBATCH --" + o.Name)
 		if o.Value != "" {
@@ -58,7 +58,7 @@ func (c *Campaign) array(name string, h *Hardware, commands [][]string) string {
 		fmt.Fprintf(&b, "%d) set -- %s ;;\n", i, quoted(args))
 	}
 	b.WriteString("*) echo \"there is no job $SLURM_ARRAY_TASK_ID\" >&2; exit 2 ;;\nesac\n\n")
-	fmt.Fprintf(&b, slurmBody, quote(c.Program), c.Attempts)
+	fmt.Fprintf(&b, slurmBody, quote(c.Program), c.Attempts-1) // the first start is no restart
 	return b.String()
 }
 

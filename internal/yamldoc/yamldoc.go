@@ -36,6 +36,11 @@ func (r *Reader) Fail(n *yaml.Node, field, format string, args ...any) {
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
+// parserError matches the messages of the library's parser, which counts lines
+// from 0 where its scanner counts them from 1. The line is that on which what is
+// not well formed begins, or that of the error if that is the file's first.
+var parserError = regexp.MustCompile(`^(did not find expected (<|node content|'-' indicator|key$|',' or )|found (undefined tag handle|duplicate %|incompatible YAML))`)
+
 // Document is the top of data's one document, nil where there is a problem with
 // that. most bounds its size in bytes; what is how an empty file's message ends,
 // "a specification" say.
@@ -65,6 +70,11 @@ func (r *Reader) Document(data []byte, most int, what string) *yaml.Node {
 		if m := yamlLine.FindStringSubmatch(text); m != nil {
 			whole.Line, _ = strconv.Atoi(m[1])
 			text = yamlLine.ReplaceAllString(text, "")
+			if parserError.MatchString(text) {
+				whole.Line++
+			}
+			// What is missing at the end is missed behind the last line.
+			whole.Line = min(whole.Line, bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))+1)
 		}
 		r.Fail(whole, "", "%s", text)
 		return nil
