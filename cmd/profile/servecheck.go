@@ -98,6 +98,9 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 	if err != nil {
 		return err
 	}
+	if err := stepjudge.Limit(c.maxError).Check(); err != nil {
+		return usageErrorf("max-error: %v", err)
+	}
 	var list []*sim.Request
 	if c.requests != "" {
 		if list, err = readRequests(c.requests); err != nil {
@@ -239,7 +242,7 @@ func (c *serveCheck) conclude(checked []checkedRun) error {
 		return err
 	}
 	for _, r := range checked {
-		if worst := r.WorstError(); c.maxError > 0 && !(worst <= c.maxError) {
+		if worst := r.WorstError(); stepjudge.Limit(c.maxError).Exceeded(worst) {
 			return &exitError{Status: exitExceeded, Err: fmt.Errorf("%s: found an error of %.2f%%, expected at most %v%%", r.Mode, worst, c.maxError)}
 		}
 	}
