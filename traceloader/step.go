@@ -153,6 +153,27 @@ func (t *Table) call(tp int, layer string) (c call, ok bool, err error) {
 // Depth returns the number of decoder blocks; 0 where it is not known.
 func (w Walk) Depth() int { return w.depth }
 
+// answering is the walk with Options.Refuse undone, for what is fitted on
+// lookups: a fit that leaves out what is refused is another one.
+func (w Walk) answering() Walk {
+	for _, calls := range []*[]call{&w.prologue, &w.block, &w.head} {
+		*calls = slices.Clone(*calls)
+		for i := range *calls {
+			c := &(*calls)[i]
+			c.curve, c.collective = c.curve.answering(), c.collective.answering()
+			if r, ok := c.attention.rules.(refusing); ok {
+				c.attention.rules = r.rules
+			}
+			if c.moe.m != nil {
+				m := *c.moe.m
+				m.refuse = false
+				c.moe.m = &m
+			}
+		}
+	}
+	return w
+}
+
 // Step fills s with the latencies of a batch's step. It is false, and s holds
 // nothing of use, where a lookup has no answer: Options.Refuse refused, a
 // request has a negative number, or there is nothing to compute. It goes by

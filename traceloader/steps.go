@@ -139,7 +139,7 @@ func (t *Table) Steps(tp int, o StepOptions) (Steps, error) {
 			return Steps{}, fmt.Errorf("traceloader: steps: from: %w", err)
 		}
 	}
-	terms, err := fitSteps(beside, o.Mode, rows)
+	terms, err := fitSteps(beside.answering(), o.Mode, rows)
 	if err != nil {
 		return Steps{}, err
 	}

@@ -205,6 +205,42 @@ func TestStepsOfAnotherDegree(t *testing.T) {
 	}
 }
 
+// Refusing beyond the measured range leaves the other answers as they are.
+func TestStepsRefuse(t *testing.T) {
+	const bundle = "../perf/H100/meta-llama/Llama-3.1-8B/bf16"
+	for _, rules := range []traceloader.Rules{traceloader.Parity, traceloader.Accurate} {
+		free, err := traceloader.Open(bundle, traceloader.Options{Rules: rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusing, err := traceloader.Open(bundle, traceloader.Options{Rules: rules, Refuse: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range free.StepModes(1) {
+			want, err := free.Steps(1, traceloader.StepOptions{Mode: mode})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := refusing.Steps(1, traceloader.StepOptions{Mode: mode})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, batch := range [][]perfio.Request{decodes(16, 512), append(decodes(2, 470), perfio.Request{NewTokens: 512})} {
+				var x, y traceloader.StepTime
+				b := traceloader.NewBatch(batch)
+				if !want.Time(b, &x) || !got.Time(b, &y) || x.TotalNS != y.TotalNS || x.Sigma != y.Sigma {
+					t.Errorf("%s, %s: %d requests: %d ns, refusing %d", rules, mode, len(batch), x.TotalNS, y.TotalNS)
+				}
+			}
+			var x traceloader.StepTime
+			if far := traceloader.NewBatch(decodes(2, 1<<20)); !want.Time(far, &x) || got.Time(far, &x) {
+				t.Errorf("%s, %s: a history beyond the range was not refused", rules, mode)
+			}
+		}
+	}
+}
+
 // With asynchronous scheduling a long step shows in the start of the step after
 // the next, and the pace of equal steps is the slower chain's.
 func TestStepClockAsync(t *testing.T) {

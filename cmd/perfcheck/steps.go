@@ -39,11 +39,23 @@ func newStepsCommand() *cobra.Command {
 			if file == "" && requests == "" {
 				return usagef("found neither --steps nor --requests")
 			}
+			if each != "" && file == "" {
+				return usagef("found --each without --steps")
+			}
+			if err := stepjudge.Limit(maxError).Check(); err != nil {
+				return usagef("--max-error: %v", err)
+			}
+			if skip < 0 || compiled < 0 {
+				return usagef("--skip-first %d, --skip-requests %d: expected at least 0", skip, compiled)
+			}
 			table, err := flags.open(cmd)
 			if err != nil {
 				return err
 			}
 			o := stepjudge.Options{TP: tp, SkipFirst: skip, SkipRequests: compiled}
+			if skip == 0 {
+				o.SkipFirst = -1
+			}
 			if o.Steps, err = engine.options(table); err != nil {
 				return err
 			}
@@ -71,7 +83,7 @@ func newStepsCommand() *cobra.Command {
 			} else {
 				err = report.WriteText(cmd.OutOrStdout())
 			}
-			if err == nil && maxError > 0 && report.WorstError() > maxError {
+			if err == nil && stepjudge.Limit(maxError).Exceeded(report.WorstError()) {
 				return errProblems
 			}
 			return err
@@ -95,6 +107,9 @@ func newStepsCommand() *cobra.Command {
 
 // options are those of traceloader, for any mode.
 func (f *stepFlags) options(table *traceloader.Table) (o traceloader.StepOptions, err error) {
+	if f.depth < 0 {
+		return o, usagef("--depth: found %d, expected at least 0", f.depth)
+	}
 	if o.Mode, err = traceloader.ParseStepMode(f.mode); err != nil {
 		return o, usagef("--mode: %v", err)
 	}

@@ -118,6 +118,10 @@ func TestStepsRequests(t *testing.T) {
 	if status != exitOK || !strings.Contains(out, "latency          300") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
+	unmeasured := filepath.Join(t.TempDir(), "unmeasured.csv")
+	if err := os.WriteFile(unmeasured, []byte("request,input_tokens,output_tokens,arrival_ns\na,20,7,0\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args []string
 		want int
@@ -127,10 +131,33 @@ func TestStepsRequests(t *testing.T) {
 		{[]string{"--steps", "absent.jsonl"}, exitFailed, "no such file"},
 		{[]string{"--requests", list, "--mode", "fast"}, exitUsage, `"fast"`},
 		{[]string{"--requests", list, "--mode", "eager_sync", "--tp", "4"}, exitFailed, "4"},
+		// A judge that has nothing to judge does not pass.
+		{[]string{"--requests", list, "--mode", "eager_sync", "--skip-requests", "300", "--max-error", "1"}, exitFailed, "found 300 requests, of which 300 are left out"},
+		{[]string{"--requests", unmeasured, "--mode", "eager_sync", "--max-error", "1"}, exitFailed, "found no measured_ttft_s"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--max-error", "nan"}, exitUsage, "--max-error: found NaN"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--max-error", "-1"}, exitUsage, "--max-error: found -1"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--each", filepath.Join(t.TempDir(), "each.csv")}, exitUsage, "--each without --steps"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--skip-requests", "-1"}, exitUsage, "--skip-requests -1"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--depth", "-3"}, exitUsage, "--depth: found -3"},
 	} {
 		status, _, errs := call(t, "", append([]string{"steps", "--bundle", measuredSteps}, test.args...)...)
 		if status != test.want || !strings.Contains(errs, test.text) {
 			t.Errorf("%v: status %d, %q; want %d and %q", test.args, status, errs, test.want, test.text)
+		}
+	}
+}
+
+// No step of a run need be left out.
+func TestStepsSkipFirst(t *testing.T) {
+	run := writeRun(t, traceloader.GraphSync, 1)
+	for skip, want := range map[string]int{"0": 59, "1": 58, "2": 57} {
+		status, out, errs := call(t, "", "steps", "--bundle", measuredSteps, "--mode", "graph_sync", "--steps", run, "--skip-first", skip, "--json")
+		var report stepjudge.Report
+		if err := json.Unmarshal([]byte(out), &report); err != nil || status != exitOK {
+			t.Fatalf("status %d, %v: %s", status, err, errs)
+		}
+		if n := report.Steps[0].N; n != want {
+			t.Errorf("--skip-first %s: %d steps, want %d", skip, n, want)
 		}
 	}
 }

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,13 +112,14 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	}
 	closeShow := sync.OnceFunc(show.close)
 	defer closeShow()
-	ctx, stop, release := watchSignals(cmd.Context(), f.Budget, show)
-	defer release()
+	ended := watchSignals(cmd.Context(), f.Budget, show, "the run", "the shot in flight")
+	defer ended.release()
+	ctx := ended.atOnce
 	opener := &driverOpener{flags: f.sweepFlags}
 	defer func() { err = errors.Join(err, opener.close()) }()
-	s, dir, err := a.loadRun(ctx, f, shard, opener, dir)
+	s, dir, err := a.loadRun(ended.soon, f, shard, opener, dir)
 	if err != nil {
-		return err
+		return ended.before(err, "the first shot")
 	}
 	if s.lacksExperts() {
 		show.note("the experts are measured at tp1, which this run leaves out: it writes no moe.csv")
@@ -129,21 +127,21 @@ func (a *app) measure(cmd *cobra.Command, f *runFlags, dir string) (err error) {
 	options := f.runOptions(s, dir, s.variant())
 	options.Shard, options.Place = shard, place()
 	if shard.Count == 0 && groups == nil {
-		if options.Steps, err = f.stepOptions(ctx, opener.first, s); err != nil {
-			return err
+		if options.Steps, err = f.stepOptions(ended.soon, opener.first, s); err != nil {
+			return ended.before(err, "the first shot")
 		}
 	} else if slices.Contains(f.Only, string(profile.Step)) {
 		return usageErrorf("only: found step: whole steps are measured by a run without --shard and --gpus")
 	}
 	if groups != nil {
-		if left, err := f.stepOptions(ctx, opener.first, s); err == nil && left != nil {
+		if left, err := f.stepOptions(ended.soon, opener.first, s); err == nil && left != nil {
 			show.note("whole steps are left out: profile run --only step, without --gpus, measures them")
 		}
 	}
 	options.Open = opener.open
 	options.Begin = func() error { return saveRunFlags(cmd, dir) }
 	options.Observe = show.observe
-	options.Stop = stop
+	options.Stop = ended.soon.Done()
 	if groups != nil {
 		// The driver that was asked for its description is pinned to no device.
 		if err := opener.close(); err != nil {
@@ -304,51 +302,4 @@ func (o *driverOpener) close() error {
 		return nil
 	}
 	return o.first.Close()
-}
-
-// watchSignals gives a channel that is closed at the first signal or at the end
-// of the budget, and a context that ends at the second signal.
-// A budget of 0 is none.
-func watchSignals(parent context.Context, budget time.Duration, show progress) (context.Context, <-chan struct{}, func()) {
-	ctx, cancel := context.WithCancel(parent)
-	stop := make(chan struct{})
-	ask := sync.OnceFunc(func() { close(stop) })
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1)
-	var timer <-chan time.Time
-	if budget > 0 {
-		timer = time.After(budget)
-	}
-	done := make(chan struct{})
-	go func() {
-		asked := false
-		for {
-			select {
-			case <-done:
-				return
-			case <-timer:
-				show.note("the budget is spent: the run ends after the shot in flight")
-				ask()
-			case s := <-signals:
-				if s == syscall.SIGUSR1 && asked {
-					continue // whoever forwards signals may send several for one
-				}
-				if asked {
-					cancel()
-					// Should the driver not let go, the process leaves all the same:
-					// what is measured is in the journal.
-					time.AfterFunc(10*time.Second, func() { os.Exit(exitPartial) })
-					continue
-				}
-				asked = asked || s != syscall.SIGUSR1
-				show.note(fmt.Sprintf("%v: the run ends after the shot in flight; a second signal leaves at once", s))
-				ask()
-			}
-		}
-	}()
-	return ctx, stop, func() {
-		signal.Stop(signals)
-		close(done)
-		cancel()
-	}
 }

@@ -46,7 +46,11 @@ of the bundle, but for flags that are given.
 --requests is a CSV with the columns request, input_tokens, output_tokens and
 arrival_ns; without it a random list is made, sized by the limits. --out gets
 steps_MODE.jsonl.gz and requests_MODE.csv, which "perfcheck steps" reads too,
-report.txt and report.json. The exit status is 5 where --max-error is exceeded.`,
+report.txt and report.json. The exit status is 5 where --max-error is exceeded.
+
+SIGINT, SIGTERM and SIGUSR1 end it at once while an engine boots, and after the
+list that is being served; a second signal leaves at once. Modes that are
+through are in the report; the exit status is 3.`,
 		Args: cobra.ExactArgs(1),
 	}
 	c := &serveCheck{app: a, sweep: addSweepFlags(cmd)}
@@ -98,13 +102,21 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 	if err != nil {
 		return err
 	}
+	if err := stepjudge.Limit(c.maxError).Check(); err != nil {
+		return usageErrorf("max-error: %v", err)
+	}
 	var list []*sim.Request
 	if c.requests != "" {
 		if list, err = readRequests(c.requests); err != nil {
 			return err
 		}
 	}
-	s, err := loadSweep(ctx, c.sweep, true)
+	show := newLineProgress(c.stderr)
+	defer show.close()
+	ended := watchSignals(ctx, 0, show, "the check", "the list of requests in flight")
+	defer ended.release()
+	defer func() { err = ended.before(err, "the check was through") }()
+	s, err := loadSweep(ended.soon, c.sweep, true)
 	if err != nil {
 		return err
 	}
@@ -125,7 +137,7 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 		return usageErrorf("driver: found %s, which serves no requests", c.sweep.Driver)
 	}
 	if c.modes == nil {
-		if c.modes, err = servecheck.Modes(ctx, driver, bundle); err != nil {
+		if c.modes, err = servecheck.Modes(ended.soon, driver, bundle); err != nil {
 			return err
 		}
 		if len(c.modes) == 0 {
@@ -147,11 +159,12 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 			return err
 		}
 	}
-	ctx, _, release := watchSignals(ctx, 0, newLineProgress(c.stderr))
-	defer release()
 	var checked []checkedRun
 	for _, mode := range c.modes {
-		one, err := c.mode(ctx, server, s, table, mode, list)
+		if err := ended.soon.Err(); err != nil {
+			return err
+		}
+		one, err := c.mode(ended, server, s, table, mode, list)
 		if err != nil {
 			return err
 		}
@@ -164,14 +177,18 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 }
 
 // mode serves the list in one mode and compares.
-func (c *serveCheck) mode(ctx context.Context, server profile.StepDriver, s *sweep, table *traceloader.Table, mode string, list []*sim.Request) (*checkedRun, error) {
+func (c *serveCheck) mode(ended *askedToEnd, server profile.StepDriver, s *sweep, table *traceloader.Table, mode string, list []*sim.Request) (*checkedRun, error) {
 	fmt.Fprintf(c.stderr, "%s: starting the engine\n", mode)
 	began := time.Now()
 	spec := profile.ServingSpec{EngineSpec: s.engineSpec(1), Layers: c.layers, Mode: mode}
 	if spec.Layers == 0 {
 		spec.Layers = s.Model.NumHiddenLayers
 	}
-	run, err := servecheck.Serve(ctx, server, spec, list)
+	engine, err := servecheck.Boot(ended.soon, server, spec, list)
+	if err != nil {
+		return nil, err
+	}
+	run, err := servecheck.Serve(ended.atOnce, server, engine, spec, list)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +256,7 @@ func (c *serveCheck) conclude(checked []checkedRun) error {
 		return err
 	}
 	for _, r := range checked {
-		if worst := r.WorstError(); c.maxError > 0 && !(worst <= c.maxError) {
+		if worst := r.WorstError(); stepjudge.Limit(c.maxError).Exceeded(worst) {
 			return &exitError{Status: exitExceeded, Err: fmt.Errorf("%s: found an error of %.2f%%, expected at most %v%%", r.Mode, worst, c.maxError)}
 		}
 	}

@@ -102,6 +102,8 @@ func TestServeCheckUsage(t *testing.T) {
 		{[]string{plain, "--driver", worker}, exitUsage, "the bundle has no steps of any mode"},
 		{[]string{plain, "--driver", "roofline"}, exitUsage, "serves no requests"},
 		{[]string{withSteps, "--driver", worker, "--mode", "fast"}, exitUsage, `mode: found "fast"`},
+		{[]string{withSteps, "--driver", worker, "--max-error", "-1"}, exitUsage, "max-error: found -1"},
+		{[]string{withSteps, "--driver", worker, "--max-error", "nan"}, exitUsage, "max-error: found NaN"},
 		{[]string{withSteps, "--driver", worker, "--rules", "x"}, exitUsage, `rules: found "x"`},
 		{[]string{withSteps, "--driver", worker, "--requests", bad}, exitFailure, "bad.csv:2: input_tokens: found \"0\""},
 		{[]string{withSteps, "--driver", worker, "--requests", long}, exitFailure, "request a: found 200007 tokens"},

@@ -18,6 +18,10 @@ import (
 // fsync, rename, fsync of the folder. On any error, write's included, path is
 // as it was (but for an error of the folder's fsync, after which path is the
 // new file) and the sibling is gone. Permissions are those of a new file.
+//
+// A symbolic link stays, and what it leads to is replaced, or made where it
+// leads to nothing. What is no regular file, such as a pipe or a device, cannot
+// be replaced by one: write writes into it, and an error leaves what was written.
 func Write(path string, write func(io.Writer) error) error {
 	return system.write(path, write)
 }
@@ -40,9 +44,17 @@ type operations struct {
 var system = operations{create: create, rename: os.Rename, remove: os.Remove, syncDir: syncDir}
 
 func (o operations) write(path string, write func(io.Writer) error) error {
-	// The rename would say no more than that something is there.
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	given := path
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		// The rename would say no more than that something is there.
 		return fmt.Errorf("write %s: found a folder, expected a file or nothing", path)
+	case err == nil && !info.Mode().IsRegular():
+		return writeInto(path, write)
+	}
+	if path, err = target(path); err != nil {
+		return fmt.Errorf("write %s: %w", given, err)
 	}
 	f, err := o.create(path)
 	var at *fs.PathError
@@ -66,6 +78,37 @@ func (o operations) write(path string, write func(io.Writer) error) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// writeInto writes into a pipe or a device.
+func writeInto(path string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+const mostLinks = 40 // as the kernel follows
+
+// target is what symbolic links at path lead to, whether or not it is there.
+// filepath.EvalSymlinks wants it there.
+func target(path string) (string, error) {
+	for range mostLinks {
+		to, err := os.Readlink(path)
+		if err != nil {
+			return path, nil // nothing, or no link; if it cannot be looked at, creating its sibling says why
+		}
+		if !filepath.IsAbs(to) {
+			// Not filepath.Join: "link/.." is the parent of what link leads to.
+			to = filepath.Dir(path) + string(filepath.Separator) + to
+		}
+		path = to
+	}
+	return "", errors.New("found a loop of symbolic links")
 }
 
 // create opens a new sibling. os.CreateTemp would make it private (0600).

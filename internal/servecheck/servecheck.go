@@ -31,8 +31,8 @@ type Run struct {
 	Requests []*sim.Request       // in the list's order, with measured times
 }
 
-// Serve boots the engine, warms it up and has it serve the list.
-func Serve(ctx context.Context, driver profile.StepDriver, spec profile.ServingSpec, list []*sim.Request) (*Run, error) {
+// Boot boots the engine for the list and warms it up.
+func Boot(ctx context.Context, driver profile.StepDriver, spec profile.ServingSpec, list []*sim.Request) (*profile.ServingEngine, error) {
 	engine, err := driver.BootServing(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: boot: %w", spec.Mode, err)
@@ -46,6 +46,11 @@ func Serve(ctx context.Context, driver profile.StepDriver, spec profile.ServingS
 	if err := profile.ServeWarmUp(ctx, driver, engine.Limits, spec.Seed); err != nil {
 		return nil, fmt.Errorf("%s: warm-up: %w", spec.Mode, err)
 	}
+	return engine, nil
+}
+
+// Serve has the engine that Boot booted by the same spec serve the list.
+func Serve(ctx context.Context, driver profile.StepDriver, engine *profile.ServingEngine, spec profile.ServingSpec, list []*sim.Request) (*Run, error) {
 	w := profile.Workload{Name: "requests", Seed: spec.Seed}
 	for _, q := range list {
 		w.Requests = append(w.Requests, profile.WorkloadRequest{

@@ -14,7 +14,8 @@ import (
 type Options struct {
 	TP    int // 0: 1
 	Steps traceloader.StepOptions
-	// SkipFirst is the number of steps at the beginning that are not judged; 0: 2.
+	// SkipFirst is the number of steps at the beginning that are not judged; 0: 2,
+	// negative: none.
 	SkipFirst int
 	// SkipRequests is the number of requests, the first by arrival, that are
 	// replayed and not judged: those that waited for one-off compilation.

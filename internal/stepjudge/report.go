@@ -17,7 +17,8 @@ type Report struct {
 }
 
 // Compare makes a report of a run's steps and, if requestsFile is not "", of its
-// requests, which are replayed under the limits.
+// requests, which are replayed under the limits. It is an error where nothing
+// of what is given can be judged.
 func Compare(table *traceloader.Table, o Options, steps []Step, limits sim.Limits, requestsFile string) (*Report, error) {
 	r := &Report{Mode: string(o.Steps.Mode), Rules: table.Rules().String()}
 	if r.Mode == "" {
@@ -51,6 +52,20 @@ func (r *Report) WorstError() float64 {
 	}
 	return worst
 }
+
+// Limit is the largest error that is allowed, in percent; 0 allows any.
+type Limit float64
+
+// Check refuses what is no limit.
+func (l Limit) Check() error {
+	if !(l >= 0) {
+		return fmt.Errorf("found %v, expected a percentage of at least 0", float64(l))
+	}
+	return nil
+}
+
+// Exceeded tells whether an error is larger; one that is not a number is.
+func (l Limit) Exceeded(percent float64) bool { return l > 0 && !(percent <= float64(l)) }
 
 // WriteText writes the report as tables.
 func (r *Report) WriteText(w io.Writer) error {

@@ -1,6 +1,7 @@
 package stepjudge
 
 import (
+	"fmt"
 	"math"
 	"os"
 
@@ -21,7 +22,8 @@ type RequestFigures struct {
 }
 
 // CompareRequests replays a request list with measured times through the small
-// engine of examples/serving.
+// engine of examples/serving. It is an error where no request is left to judge,
+// or none has a measured time.
 func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, file string) ([]RequestFigures, error) {
 	in, err := os.Open(file)
 	if err != nil {
@@ -31,6 +33,9 @@ func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, fil
 	requests, err := sim.ReadRequests(file, in)
 	if err != nil {
 		return nil, err
+	}
+	if o.SkipRequests < 0 || o.SkipRequests >= len(requests) {
+		return nil, fmt.Errorf("%s: found %d requests, of which %d are left out: expected some to judge by", file, len(requests), o.SkipRequests)
 	}
 	o.Steps.Pauses = true // requests live through all of them
 	steps, err := table.Steps(max(o.TP, 1), o.Steps)
@@ -51,7 +56,7 @@ func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, fil
 	} {
 		r := RequestFigures{Name: f.name}
 		var errs []float64
-		for _, q := range requests[min(o.SkipRequests, len(requests)):] {
+		for _, q := range requests[o.SkipRequests:] {
 			p, ok := f.predicted(q)
 			m, measured := f.measured(q)
 			if !ok || !measured {
@@ -69,6 +74,9 @@ func CompareRequests(table *traceloader.Table, o Options, limits sim.Limits, fil
 		r.Predicted, r.Measured = r.Predicted/float64(r.N), r.Measured/float64(r.N)
 		r.P50, r.P90 = 100*quantile(errs, 0.5), 100*quantile(errs, 0.9)
 		out = append(out, r)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s: found no measured_ttft_s and no measured_latency_s of a request that judges", file)
 	}
 	return out, nil
 }

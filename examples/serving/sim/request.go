@@ -44,7 +44,7 @@ func (r *Request) TPOT() (float64, bool) {
 
 // MeasuredTPOT is the same of the real run.
 func (r *Request) MeasuredTPOT() (float64, bool) {
-	if r.MeasuredLatency <= 0 {
+	if r.MeasuredLatency <= 0 || r.MeasuredTTFT <= 0 {
 		return 0, false
 	}
 	return perToken(r.MeasuredTTFT, r.MeasuredLatency, r.OutputTokens)
