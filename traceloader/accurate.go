@@ -1,6 +1,7 @@
 package traceloader
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,17 +20,24 @@ func applyAccurate(t *Table, b *perfio.Bundle, o *Options) {
 		t.warnings = append(t.warnings, warning)
 	}
 	// Each folder is calibrated by itself.
-	found := make([]TPCalibration, len(t.tps))
+	found, unused := make([]TPCalibration, len(t.tps)), make([]string, len(t.tps))
 	var done sync.WaitGroup
 	for i := range t.tps {
 		f := &t.tps[i]
-		done.Go(func() { found[i] = applyAccurateTP(t, b, f, stored.tp(f.degree)) })
+		done.Go(func() { found[i], unused[i] = applyAccurateTP(t, b, f, stored.tp(f.degree)) })
 	}
 	done.Wait()
+	for _, warning := range unused {
+		if warning != "" {
+			t.warnings = append(t.warnings, warning)
+		}
+	}
 	t.calibration = &Calibration{Version: calibrationVersion, TPs: found}
 }
 
-func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *attnmodel.Calibration) TPCalibration {
+// applyAccurateTP calibrates a tp folder. The warning says which of its
+// measurements are not used.
+func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *attnmodel.Calibration) (c TPCalibration, warning string) {
 	for _, curves := range []map[string]*curve{f.dense, f.perSequence} {
 		for _, name := range slices.Sorted(maps.Keys(curves)) {
 			curves[name] = accurateCurve(curves[name])
@@ -37,12 +45,20 @@ func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *attnmodel.C
 	}
 	i := slices.IndexFunc(b.TPs, func(tp perfio.TP) bool { return tp.Degree == f.degree })
 	if f.attention != nil && i >= 0 {
-		if a := newAccurateAttention(t, b, f, &b.TPs[i], stored); a != nil {
+		rows := b.TPs[i]
+		if len(rows.Skew) > 0 {
+			ratios := sweep.Compare(b.Meta, rows.Attention, rows.Skew)
+			if !ratios.Known() {
+				warning = fmt.Sprintf("tp%d: %s: the accurate rules do not use it", f.degree, ratios)
+			}
+			rows.Skew = ratios.Divide(rows.Skew)
+		}
+		if a := newAccurateAttention(t, b, f, &rows, stored); a != nil {
 			f.attention = a
-			return a.calibration()
+			return a.calibration(), warning
 		}
 	}
-	return TPCalibration{TP: f.degree}
+	return TPCalibration{TP: f.degree}, warning
 }
 
 // geometryOf says how many heads one rank has and how many multiprocessors the
@@ -98,7 +114,7 @@ func prefillFirst(m *perfio.Meta) bool {
 }
 
 // attentionSamples are all batches of a tp folder whose attention was
-// measured.
+// measured. The times of rows.Skew must be in the unit of attention.csv.
 func attentionSamples(rows *perfio.TP, first bool) []attnmodel.Sample {
 	out := make([]attnmodel.Sample, 0, len(rows.Attention)+2*len(rows.Skew)+len(rows.Batches))
 	// All runs of the grid stand in one array.
@@ -111,7 +127,7 @@ func attentionSamples(rows *perfio.TP, first bool) []attnmodel.Sample {
 	for _, r := range rows.Attention {
 		grid(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode, r.TimeUS, false)
 	}
-	for _, r := range sweep.Compare(rows.Attention, rows.Skew).Divide(rows.Skew) {
+	for _, r := range rows.Skew {
 		at := len(runs)
 		runs = gridRuns(runs, r.PC, r.KP, r.NB, r.KVBig, r.N, r.KVS, first)
 		out = append(out, attnmodel.Sample{Runs: runs[at:len(runs):len(runs)], TimeUS: r.TSkewUS, Skew: true})
