@@ -109,9 +109,7 @@ func kernelOf(backend string) attnmodel.Kernel {
 
 // prefillFirst is the order in which the bundle's mixed batches ran: what its
 // meta.yaml records, and the prefill first where it records nothing.
-func prefillFirst(m *perfio.Meta) bool {
-	return m == nil || m.Root == nil || m.Text("order") != "engine"
-}
+func prefillFirst(m *perfio.Meta) bool { return m == nil || m.Root == nil || m.PrefillFirst() }
 
 // attentionSamples are all batches of a tp folder whose attention was
 // measured. The times of rows.Skew must be in the unit of attention.csv.

@@ -211,7 +211,7 @@ func (g *judging) skew(b *perfio.Bundle, tp *perfio.TP) error {
 	if len(cases) == 0 {
 		return nil
 	}
-	first := b.Meta.Text("order") != "engine" // the prefill, in the batch
+	first := b.Meta.PrefillFirst() // in the batch
 	var shots []perfio.BatchRow
 	for _, r := range thin(cases, maxJudgedCases, nil) {
 		shots = append(shots, perfio.BatchRow{MeasuredUS: map[string]float64{"attention": r.TimeUS}, Requests: requestsOf(r, first)})
