@@ -131,6 +131,11 @@ func (m *Meta) SkewStatistic() string {
 	return SkewSum
 }
 
+// PrefillFirst says in which order the mixed batches of attention.csv and
+// skew.csv ran: the prefill first, as older profilers do and do not record, or
+// the decodes first, as an engine's own.
+func (m *Meta) PrefillFirst() bool { return m.Text("order") != "engine" }
+
 // Origin says where the numbers come from; OriginMeasured where nothing is
 // recorded.
 func (m *Meta) Origin() string {

@@ -1,6 +1,7 @@
 package traceloader
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,21 +20,21 @@ func applyAccurate(t *Table, b *perfio.Bundle, o *Options) {
 		t.warnings = append(t.warnings, warning)
 	}
 	// Each folder is calibrated by itself.
-	found, warnings := make([]TPCalibration, len(t.tps)), make([]string, len(t.tps))
+	found, warnings := make([]TPCalibration, len(t.tps)), make([][]string, len(t.tps))
 	var done sync.WaitGroup
 	for i := range t.tps {
 		done.Go(func() { found[i], warnings[i] = applyAccurateTP(t, b, &t.tps[i], stored) })
 	}
 	done.Wait()
 	for _, w := range warnings {
-		if w != "" {
-			t.warnings = append(t.warnings, w)
-		}
+		t.warnings = append(t.warnings, w...)
 	}
 	t.calibration = &Calibration{Version: calibrationVersion, TPs: found}
 }
 
-func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *Calibration) (found TPCalibration, warning string) {
+// applyAccurateTP calibrates a tp folder. Warnings say what of it, or of the
+// stored calibration, is not used.
+func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *Calibration) (found TPCalibration, warnings []string) {
 	for _, curves := range []map[string]*curve{f.dense, f.perSequence} {
 		for _, name := range slices.Sorted(maps.Keys(curves)) {
 			curves[name] = accurateCurve(curves[name])
@@ -41,25 +42,32 @@ func applyAccurateTP(t *Table, b *perfio.Bundle, f *tpTable, stored *Calibration
 	}
 	found.TP = f.degree
 	if f.attention == nil {
-		return found, ""
+		return found, nil
 	}
-	a, warning := newAccurateAttention(t, b, f, b.TP(f.degree), stored)
+	a, warnings := newAccurateAttention(t, b, f, b.TP(f.degree), stored)
 	if a != nil {
 		f.attention, found = a, a.calibration()
 	}
-	return found, warning
+	return found, warnings
 }
 
 // attentionConfig is what a tp folder's attention is predicted from, but for
-// the straight lines.
-func attentionConfig(t *Table, b *perfio.Bundle, rows *perfio.TP) *attnmodel.Config {
+// the straight lines. The warning, if any, says why skew.csv is not used.
+func attentionConfig(t *Table, b *perfio.Bundle, rows perfio.TP) (c *attnmodel.Config, warning string) {
 	var backend string
 	if b.Meta != nil && b.Meta.Root != nil {
 		backend = b.Meta.AttentionBackend()
 	}
-	return &attnmodel.Config{
-		Geometry: geometryOf(t, b.Meta, rows.Degree), Kernel: kernelOf(backend), Samples: attentionSamples(rows, prefillFirst(b.Meta)),
+	if len(rows.Skew) > 0 {
+		ratios := sweep.Compare(b.Meta, rows.Attention, rows.Skew)
+		if !ratios.Known() {
+			warning = fmt.Sprintf("tp%d: %s: the accurate rules do not use it", rows.Degree, ratios)
+		}
+		rows.Skew = ratios.Divide(rows.Skew)
 	}
+	return &attnmodel.Config{
+		Geometry: geometryOf(t, b.Meta, rows.Degree), Kernel: kernelOf(backend), Samples: attentionSamples(&rows, prefillFirst(b.Meta)),
+	}, warning
 }
 
 // geometryOf says how many heads one rank has and how many multiprocessors the
@@ -110,12 +118,10 @@ func kernelOf(backend string) attnmodel.Kernel {
 
 // prefillFirst is the order in which the bundle's mixed batches ran: what its
 // meta.yaml records, and the prefill first where it records nothing.
-func prefillFirst(m *perfio.Meta) bool {
-	return m == nil || m.Root == nil || m.Text("order") != "engine"
-}
+func prefillFirst(m *perfio.Meta) bool { return m == nil || m.Root == nil || m.PrefillFirst() }
 
 // attentionSamples are all batches of a tp folder whose attention was
-// measured.
+// measured. The times of rows.Skew must be in the unit of attention.csv.
 func attentionSamples(rows *perfio.TP, first bool) []attnmodel.Sample {
 	out := make([]attnmodel.Sample, 0, len(rows.Attention)+2*len(rows.Skew)+len(rows.Batches))
 	// All runs of the grid stand in one array.
@@ -128,7 +134,7 @@ func attentionSamples(rows *perfio.TP, first bool) []attnmodel.Sample {
 	for _, r := range rows.Attention {
 		grid(r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode, r.TimeUS, false)
 	}
-	for _, r := range sweep.Compare(rows.Attention, rows.Skew).Divide(rows.Skew) {
+	for _, r := range rows.Skew {
 		at := len(runs)
 		runs = gridRuns(runs, r.PC, r.KP, r.NB, r.KVBig, r.N, r.KVS, first)
 		out = append(out, attnmodel.Sample{Runs: runs[at:len(runs):len(runs)], TimeUS: r.TSkewUS, Skew: true})

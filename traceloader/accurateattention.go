@@ -2,6 +2,7 @@ package traceloader
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/layerprof/layerprof/internal/attnmodel"
@@ -30,21 +31,24 @@ var runPool = sync.Pool{New: func() any {
 
 // newAccurateAttention calibrates one tp folder; nil where nothing was
 // measured that could be used.
-func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *Calibration) (a *accurateAttention, warning string) {
-	c := attentionConfig(t, b, rows)
+func newAccurateAttention(t *Table, b *perfio.Bundle, f *tpTable, rows *perfio.TP, stored *Calibration) (a *accurateAttention, warnings []string) {
+	c, unused := attentionConfig(t, b, *rows)
 	a = &accurateAttention{parity: f.attention, grid: f.grid, alpha: f.alpha, first: prefillFirst(b.Meta), geometry: c.Geometry, degree: f.degree}
 	if stored != nil {
-		c.Stored, warning = stored.tp(f.degree, c.Hash())
+		var stale string
+		c.Stored, stale = stored.tp(f.degree, c.Hash())
+		warnings = append(warnings, stale)
 	}
+	warnings = slices.DeleteFunc(append(warnings, unused), func(w string) bool { return w == "" })
 	c.Linear = a.lines
 	a.predictor = attnmodel.New(*c)
 	if a.predictor == nil {
-		return nil, warning
+		return nil, warnings
 	}
 	if a.predictor.Basis() != attnmodel.Linear {
 		a.baked = attnmodel.Bake(a.predictor, axesOf(rows), a.first, 2)
 	}
-	return a, warning
+	return a, warnings
 }
 
 func axesOf(rows *perfio.TP) attnmodel.Axes {

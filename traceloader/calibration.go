@@ -94,7 +94,8 @@ func Calibrate(dir string, o Options) (Calibration, error) {
 	c, _ := t.Calibration()
 	for i := range c.TPs {
 		if found := &c.TPs[i]; found.Attention != nil {
-			found.Files = attentionConfig(t, b, b.TP(found.TP)).Hash()
+			config, _ := attentionConfig(t, b, *b.TP(found.TP)) // New has warned
+			found.Files = config.Hash()
 		}
 	}
 	if c.Content, err = c.contentHash(); err != nil {

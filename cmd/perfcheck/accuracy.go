@@ -74,8 +74,10 @@ func newAccuracyCommand() *cobra.Command {
 				return writeScoresCSV(out, []string{"test", "tp", "rules"}, rows)
 			}
 			for _, s := range report.Sweeps {
-				fmt.Fprintf(out, "tp%d: skew.csv takes %.3f (mixed) and %.3f (pure) times as long as attention.csv at %d shared shapes: sums of %d\n",
-					s.TP, s.Mixed, s.Pure, s.Shared, s.Factor)
+				fmt.Fprintf(out, "tp%d: %s\n", s.TP, s.Ratios)
+				if !s.Known() {
+					fmt.Fprintf(out, "tp%d: skew.csv is not used, and the tests that need it are left out\n", s.TP)
+				}
 			}
 			return writeScores(out, []string{"test", "tp", "rules"}, rows)
 		},

@@ -55,7 +55,7 @@ func newDiffCommand() *cobra.Command {
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(result)
 			} else {
-				err = printDiff(plain{cmd.OutOrStdout()}, result)
+				err = printDiff(cmd.OutOrStdout(), result)
 			}
 			if err == nil && result.Exceeded > 0 {
 				err = errProblems

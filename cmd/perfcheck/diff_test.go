@@ -79,7 +79,7 @@ func TestDiffHostileName(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, stdout, stderr := call(t, "", "diff", cleanBundle(t), dir)
-	if status != exitOK || !strings.Contains(stdout, "a?[2J</script>?b\n") || strings.ContainsAny(stdout+stderr, "\x1b\u202e") {
+	if status != exitOK || !strings.Contains(stdout, `a\u001b[2J</script>\u202eb`) || strings.ContainsAny(stdout+stderr, "\x1b\u202e") {
 		t.Errorf("status %d, %q%q", status, stdout, stderr)
 	}
 }

@@ -109,7 +109,7 @@ func printFinding(w io.Writer, _ string, f lint.Finding) error {
 	if f.Again != "" {
 		fmt.Fprintf(&text, "    again: %s\n", f.Again)
 	}
-	_, err := io.WriteString(plain{w}, text.String())
+	_, err := io.WriteString(w, text.String())
 	return err
 }
 

@@ -59,6 +59,14 @@ func main() {
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out, messages := &plain{w: stdout}, &plain{w: stderr}
+	status := execute(ctx, args, stdin, out, messages)
+	// Nobody is left to be told.
+	_, _ = out.flush(), messages.flush()
+	return status
+}
+
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)

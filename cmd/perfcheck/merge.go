@@ -91,7 +91,7 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 		if asJSON {
 			err = json.NewEncoder(cmd.OutOrStdout()).Encode(c)
 		} else {
-			_, err = fmt.Fprintf(plain{cmd.OutOrStdout()}, "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s/tp%d/%s.csv:%d: %s: %s: found %.4f times what %s holds\n", c.Of, c.TP, c.Table, c.Line, c.Layer, c.What, c.Ratio, c.Beside)
 		}
 		if err != nil {
 			return err

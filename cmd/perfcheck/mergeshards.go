@@ -83,7 +83,7 @@ func printShards(cmd *cobra.Command, report *profile.MergeReport) error {
 	if len(report.Shards) == 0 {
 		return nil
 	}
-	w := tabwriter.NewWriter(plain{cmd.OutOrStdout()}, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "shard\tshots\tanchors\tratio\tplace")
 	for _, s := range report.Shards {
 		if s.Shots == 0 && s.Anchors == 0 && s.File == profile.DefaultShard {

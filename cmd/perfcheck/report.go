@@ -56,7 +56,7 @@ func newReportCommand() *cobra.Command {
 			case err != nil:
 				return err
 			case output == "-":
-				return page.Write(cmd.OutOrStdout())
+				return page.Write(raw(cmd.OutOrStdout()))
 			}
 			if err := atomicfile.Write(output, page.Write); err != nil {
 				return err

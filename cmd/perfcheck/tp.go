@@ -38,7 +38,7 @@ func newTPCommand() *cobra.Command {
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
 			}
-			return printTP(plain{cmd.OutOrStdout()}, result, all)
+			return printTP(cmd.OutOrStdout(), result, all)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "list every size")

@@ -46,20 +46,20 @@ func newWatchCommand() *cobra.Command {
 			asJSON, _ := cmd.Flags().GetBool("json")
 			out := cmd.OutOrStdout()
 			s := show(func(s *watch.Status) error { return json.NewEncoder(out).Encode(s) })
-			file, _ := out.(*os.File)
+			file, _ := raw(out).(*os.File)
 			terminal := file != nil && term.IsTerminal(int(file.Fd()))
 			switch {
 			case asJSON:
 			case once:
 				s = func(s *watch.Status) error {
-					_, err := fmt.Fprintln(plain{out}, strings.Join(s.Lines(), "\n"))
+					_, err := fmt.Fprintln(out, strings.Join(s.Lines(), "\n"))
 					return err
 				}
 			case terminal:
 				s = redraw(file)
 			default:
 				s = func(s *watch.Status) error {
-					_, err := fmt.Fprintln(plain{out}, s.Line())
+					_, err := fmt.Fprintln(out, s.Line())
 					return err
 				}
 			}

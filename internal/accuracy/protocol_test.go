@@ -42,7 +42,7 @@ func folder() Data {
 }
 
 func TestNormalize(t *testing.T) {
-	d, s := Normalize(folder())
+	d, s := Normalize(nil, folder())
 	if math.Abs(s.Mixed-3) > 1e-9 || math.Abs(s.Pure-3) > 1e-9 || s.Factor != 3 || s.Shared == 0 {
 		t.Errorf("ratios %+v, want 3 from shared shapes", s)
 	}
@@ -79,7 +79,7 @@ func (p shownPredictor) AttentionUS(q Query) (float64, bool) {
 }
 
 func TestHeldOutRowsAreNotShown(t *testing.T) {
-	d, _ := Normalize(folder())
+	d, _ := Normalize(nil, folder())
 	// The made-up kv_mean of T1 may fall on the grid, as real ones do: its
 	// t_mean comes from another file.
 	results, err := Run(d, recorder{t}, Options{Tests: []string{"T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T3-points", "T4-points"}, TP: 2})
@@ -127,7 +127,7 @@ func (l lookup) AttentionUS(q Query) (float64, bool) {
 
 // The protocol catches rules that look at held-out rows.
 func TestCheckBlind(t *testing.T) {
-	d, _ := Normalize(folder())
+	d, _ := Normalize(nil, folder())
 	for _, test := range append(Tests()[1:], Optional()...) {
 		o := Options{Tests: []string{test}}
 		if err := CheckBlind(d, func(d Data) Rules { return lookup{known: d, honest: true} }, o); err != nil {
@@ -142,7 +142,7 @@ func TestCheckBlind(t *testing.T) {
 
 // Each interior point of a line is asked for once, with its neighbours shown.
 func TestPointsKeepTheirNeighbours(t *testing.T) {
-	d, _ := Normalize(folder())
+	d, _ := Normalize(nil, folder())
 	for _, test := range Optional() {
 		axis := axisOf(test)
 		asked := map[Query]int{}

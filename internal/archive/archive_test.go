@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -56,6 +57,15 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if _, err := fs.Stat(got, ".journal/shots.jsonl"); err == nil {
 		t.Error("the hidden folder was packed")
+	}
+	// Zeros fill up the records of other tar programs.
+	padded := craft(t, entry{archive.ManifestName, line("a", "one"), tar.TypeReg}, entry{"a", "one", tar.TypeReg})
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.Open(bytes.NewReader(append(padded, z.EncodeAll(make([]byte, 8192), nil)...))); err != nil {
+		t.Errorf("padded with zeros: %v", err)
 	}
 	if again := pack(t, got); !bytes.Equal(again, b.Bytes()) {
 		t.Error("packing what was unpacked gave different bytes")
@@ -124,6 +134,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"unnamed file", craft(t, entry{manifest, line("a", "one"), tar.TypeReg}, entry{"a", "one", tar.TypeReg}, entry{"b", "one", tar.TypeReg}), "does not name"},
 		{"missing file", craft(t, entry{manifest, line("a", "one") + line("b", "one"), tar.TypeReg}, entry{"a", "one", tar.TypeReg}), `"b": missing`},
 		{"twice", craft(t, entry{manifest, line("a", "one"), tar.TypeReg}, entry{"a", "one", tar.TypeReg}, entry{"a", "one", tar.TypeReg}), "twice"},
+		{"junk after it", append(slices.Clone(good), "junk"...), "after the archive's end"},
+		{"a byte after it", append(slices.Clone(good), 'x'), "after the last file"},
+		{"another after it", append(slices.Clone(good), good...), "after the archive's end"},
+		{"without its checksum", good[:len(good)-4], "the file is cut off"},
+		{"a cut checksum", good[:len(good)-1], "the file is cut off"},
+		{"another checksum", append(slices.Clone(good[:len(good)-1]), good[len(good)-1]^1), "CRC check failed"},
 		{"bad manifest", craft(t, entry{manifest, "what is this", tar.TypeReg}), "size: found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

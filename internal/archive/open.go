@@ -18,7 +18,8 @@ import (
 
 // Open reads a packed folder into memory and checks every file against the
 // manifest. A name that leaves the folder, a link, a file that the manifest
-// does not name or that is missing, and a cut or altered archive are errors.
+// does not name or that is missing, a cut or altered archive, and bytes after
+// its end are errors.
 func Open(r io.Reader) (fs.FS, error) {
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 	if err != nil {
@@ -80,7 +81,34 @@ func Open(r io.Reader) (fs.FS, error) {
 			return nil, fmt.Errorf("archive: %q: missing, the manifest names it", name)
 		}
 	}
+	if err := atEnd(z); err != nil {
+		return nil, err
+	}
 	return files, nil
+}
+
+// maxPadding of zeros after the last entry; tar programs fill up a record of
+// some KB.
+const maxPadding = 1 << 20
+
+// atEnd refuses what follows the archive. It also reads the checksum of the
+// compressed frame, which stands at its end.
+func atEnd(z io.Reader) error {
+	padding, buffer := 0, make([]byte, 4096)
+	for {
+		n, err := z.Read(buffer)
+		if padding += n; padding > maxPadding || len(bytes.Trim(buffer[:n], "\x00")) > 0 {
+			return errors.New("archive: found more bytes after the archive's end")
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, zstd.ErrMagicMismatch):
+			return errors.New("archive: found more bytes after the archive's end")
+		case err != nil:
+			return fmt.Errorf("archive: after the last file: %w", cut(err))
+		}
+	}
 }
 
 func readEntry(t *tar.Reader, header *tar.Header, most int64) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/layerprof/layerprof/internal/bundlediff"
 	"github.com/layerprof/layerprof/perfio"
@@ -47,8 +48,13 @@ func Merge(parts []*perfio.Bundle, floor float64) (*Result, error) {
 		return nil, fmt.Errorf("found %d parts, expected two or more", len(parts))
 	}
 	var problems []error
-	for _, p := range parts[1:] {
-		problems = append(problems, sameSetup(parts[0], p))
+	for i, p := range parts {
+		for _, before := range parts[:i] {
+			if err := sameSetup(before, p); err != nil {
+				problems = append(problems, err)
+				break
+			}
+		}
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
@@ -70,7 +76,7 @@ func Merge(parts []*perfio.Bundle, floor float64) (*Result, error) {
 // only one part records is not held against the other.
 var setup = [][]string{
 	{"hardware"}, {"gpu"}, {"model"}, {"variant"}, {"architecture"}, {"origin"}, {"driver"}, {"tp_mode"}, {"vllm_version"}, {"torch_version"},
-	{"cuda_version"}, {"attention_backend"}, {"model_runner"}, {"order"}, {"blocks"}, {"measurement_iterations"},
+	{"cuda_version"}, {"attention_backend"}, {"model_runner"}, {"blocks"}, {"measurement_iterations"},
 	{"engine_effective", "block_size"}, {"engine_effective", "max_num_batched_tokens"}, {"engine_effective", "max_num_seqs"},
 	{"engine_effective", "max_model_len"},
 }
@@ -83,10 +89,28 @@ func sameSetup(a, b *perfio.Bundle) error {
 			problems = append(problems, fmt.Errorf("%s: %s: found %q, expected %q as in %s", b.Dir, path[len(path)-1], y, x, a.Dir))
 		}
 	}
+	if x, y := a.Meta.PrefillFirst(), b.Meta.PrefillFirst(); x != y && hasMixed(a) && hasMixed(b) {
+		problems = append(problems, fmt.Errorf("%s: order: found %s, expected %s as in %s, since both hold mixed batches", b.Dir, orderOf(b), orderOf(a), a.Dir))
+	}
 	if x, y := a.Meta.SkewStatistic(), b.Meta.SkewStatistic(); x != y && hasSkew(a) && hasSkew(b) {
 		problems = append(problems, fmt.Errorf("%s: skew_statistic: found %q, expected %q as in %s", b.Dir, y, x, a.Dir))
 	}
 	return errors.Join(append(problems, sameSteps(a, b))...)
+}
+
+// hasMixed says whether a part holds times that depend on the order of a batch.
+func hasMixed(b *perfio.Bundle) bool {
+	return slices.ContainsFunc(b.TPs, func(tp perfio.TP) bool {
+		return slices.ContainsFunc(tp.Attention, func(r perfio.AttentionRow) bool { return r.PrefillChunk > 0 && r.NDecode > 0 }) ||
+			slices.ContainsFunc(tp.Skew, func(r perfio.SkewRow) bool { return r.PC > 0 })
+	})
+}
+
+func orderOf(b *perfio.Bundle) string {
+	if order := b.Meta.Text("order"); order != "" {
+		return strconv.Quote(order)
+	}
+	return "none, which is the prefill first"
 }
 
 func hasSkew(b *perfio.Bundle) bool {
@@ -178,6 +202,13 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 		}
 	}
 	err := errors.Join(m.Set(degrees, "tp_degrees"), m.Set(from, "merged_from_profiled_at"), r.stepsMeta(parts))
+	if i := slices.IndexFunc(parts, hasMixed); i >= 0 {
+		if order := parts[i].Meta.Text("order"); order != "" {
+			err = errors.Join(err, m.Set(order, "order"))
+		} else {
+			m.Delete("order")
+		}
+	}
 	if owner < 0 {
 		return err
 	}

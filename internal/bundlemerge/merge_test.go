@@ -80,6 +80,52 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
+// Mixed batches that ran in another order are other batches, whether or not a
+// part says so; a part without any may say what it likes.
+func TestOrder(t *testing.T) {
+	part := func(dir, order string, mixed bool) *perfio.Bundle {
+		b := bundletest.Bundle()
+		b.Dir = dir
+		if order != "" {
+			if err := b.Meta.Set(order, "order"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !mixed {
+			for i := range b.TPs {
+				b.TPs[i].Attention = slices.DeleteFunc(b.TPs[i].Attention, func(r perfio.AttentionRow) bool { return r.PrefillChunk > 0 && r.NDecode > 0 })
+			}
+		}
+		return b
+	}
+	engine, silent, first := part("engine", "engine", true), part("silent", "", true), part("first", "prefill-first", true)
+	plainEngine, plainSilent := part("plain", "engine", false), part("plain", "", false)
+	for _, test := range []struct {
+		parts   []*perfio.Bundle
+		refused bool
+		order   string
+	}{
+		{[]*perfio.Bundle{engine, silent}, true, ""},
+		{[]*perfio.Bundle{silent, engine}, true, ""},
+		{[]*perfio.Bundle{engine, first}, true, ""},
+		{[]*perfio.Bundle{plainSilent, silent, engine}, true, ""},
+		{[]*perfio.Bundle{silent, first}, false, ""},
+		{[]*perfio.Bundle{plainSilent, engine}, false, "engine"},
+		{[]*perfio.Bundle{plainEngine, silent}, false, ""},
+		{[]*perfio.Bundle{plainEngine, plainSilent}, false, "engine"},
+	} {
+		got, err := bundlemerge.Merge(test.parts, 0)
+		switch {
+		case test.refused:
+			if err == nil || !strings.Contains(err.Error(), ": order: found ") {
+				t.Errorf("%s, %s: %v, expected an error of the order", test.parts[0].Dir, test.parts[1].Dir, err)
+			}
+		case err != nil || got.Bundle.Meta.Text("order") != test.order:
+			t.Errorf("%s, %s: %v, want order %q", test.parts[0].Dir, test.parts[1].Dir, err, test.order)
+		}
+	}
+}
+
 func TestOtherSetup(t *testing.T) {
 	for _, path := range [][]string{{"gpu"}, {"variant"}, {"engine_effective", "max_num_seqs"}, {"origin"}} {
 		a, b := bundletest.Bundle(), bundletest.Bundle()

@@ -44,7 +44,7 @@ func (r accurateRules) Train(d accuracy.Data) (accuracy.Predictor, error) {
 	if r.numbers {
 		return handle{h}, nil
 	}
-	return &listHandle{h: h, first: r.meta == nil || r.meta.Root == nil || r.meta.Text("order") != "engine"}, nil
+	return &listHandle{h: h, first: r.meta == nil || r.meta.Root == nil || r.meta.PrefillFirst()}, nil
 }
 
 // listHandle asks traceloader with the list of requests.

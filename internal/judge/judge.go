@@ -41,8 +41,10 @@ func Tests(b *perfio.Bundle, o Options) (Report, error) {
 		if !o.wantsTP(tp.Degree) || len(tp.Attention) == 0 {
 			continue
 		}
-		d, ratios := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
-		r.Sweeps = append(r.Sweeps, SweepReport{TP: tp.Degree, Ratios: ratios})
+		d, ratios := accuracy.Normalize(b.Meta, accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
+		if len(tp.Skew) > 0 {
+			r.Sweeps = append(r.Sweeps, SweepReport{TP: tp.Degree, Ratios: ratios})
+		}
 		for _, name := range o.rules() {
 			rules, err := rulesOf(name, b.Meta, tp.Degree)
 			if err != nil {

@@ -49,7 +49,7 @@ func TestParityAsInTheStudy(t *testing.T) {
 			if tp.Degree != test.tp {
 				continue
 			}
-			d, ratios := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
+			d, ratios := accuracy.Normalize(b.Meta, accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
 			t.Logf("%s tp%d: %+v", test.path, tp.Degree, ratios)
 			results, err := accuracy.Run(d, parityRules{}, accuracy.Options{Tests: []string{"T1", "T3", "T4"}, TP: tp.Degree})
 			if err != nil {

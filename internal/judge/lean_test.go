@@ -20,7 +20,7 @@ func TestLeanPlanAgainstFullParity(t *testing.T) {
 	for _, path := range []string{"perf/RTXPRO6000/meta-llama/Llama-3.1-8B/bf16", "perf/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"} {
 		b := openReference(t, path)
 		for _, tp := range b.TPs {
-			d, _ := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
+			d, _ := accuracy.Normalize(b.Meta, accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
 			var lean accuracy.Data
 			for _, r := range d.Attention {
 				doubled := func(x int) bool { return x == 0 || x >= 16 && x%16 == 0 && (x/16)&(x/16-1) == 0 }

@@ -36,17 +36,18 @@ func (parityRules) Train(d accuracy.Data) (accuracy.Predictor, error) {
 }
 
 // withFit is a bundle of one tp folder whose skew table is fitted on the given
-// cases; m's other entries stay. The table is left out where no case has an
+// cases, whose times are in the unit of attention.csv; m's other entries stay. The table is left out where no case has an
 // alpha.
 func withFit(m *perfio.Meta, tp perfio.TP, skew []perfio.SkewRow) (*perfio.Bundle, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	if m != nil && m.Root != nil && m.Root.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(m.Root.Content); i += 2 {
-			if m.Root.Content[i].Value != "skew_fit" {
+			if name := m.Root.Content[i].Value; name != "skew_fit" && name != "skew_statistic" {
 				root.Content = append(root.Content, m.Root.Content[i], m.Root.Content[i+1])
 			}
 		}
 	}
+	root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "skew_statistic"}, &yaml.Node{Kind: yaml.ScalarNode, Value: perfio.SkewMean})
 	fit, err := profile.FitSkew(skew)
 	switch {
 	case errors.Is(err, profile.ErrNoSkewSamples): // alpha 0

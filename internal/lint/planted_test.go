@@ -283,6 +283,35 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// Without a shape that both files hold, and with nothing in meta.yaml, nobody
+// knows whether skew.csv holds sums.
+func TestUnknownStatistic(t *testing.T) {
+	for want, plant := range map[string]func(b *perfio.Bundle){
+		"meta.yaml does not say": func(b *perfio.Bundle) {
+			b.Meta.Delete("skew_statistic")
+			b.Meta.Delete("measurement_iterations")
+			for i := range b.TPs[0].Skew {
+				b.TPs[0].Skew[i].KP += 100_000
+			}
+		},
+		"meta.yaml says 3": func(b *perfio.Bundle) { // and the rows are means
+			b.Meta.Delete("skew_statistic")
+			for i := range b.TPs[0].Skew {
+				b.TPs[0].Skew[i].KVBig++
+			}
+		},
+	} {
+		b := cleanBundle(t)
+		plant(b)
+		at := slices.IndexFunc(Check(b), func(f Finding) bool {
+			return f.Rule == "skew-statistic" && strings.HasPrefix(f.Reason, "tp1") && strings.Contains(f.Reason, "not known: "+want)
+		})
+		if at < 0 {
+			t.Errorf("%s: %v", want, Check(b))
+		}
+	}
+}
+
 // What meta.yaml says of a mode and its rows contradict.
 func TestStepMeta(t *testing.T) {
 	path := []string{"steps", "per_tp", "1", perfio.ModeGraphSync}

@@ -22,7 +22,7 @@ const (
 
 var skewRules = []Rule{
 	{"t-max-below-mean", Error, "skew.csv: decodes at the largest length are faster than at the mean length", checkMaxBelowMean},
-	{"skew-statistic", Error, "skew.csv holds sums where meta.yaml says means, or the reverse", checkStatistic},
+	{"skew-statistic", Error, "skew.csv holds sums where meta.yaml says means, or the reverse, or it is not known which", checkStatistic},
 	{"sweep-offset", Warning, "skew.csv and attention.csv differ where both hold the same batch", checkSweeps},
 	{"few-samples", Warning, "alphas that rest on too few rows to be right", checkFewSamples},
 	{"stale-fit", Warning, "skew_fit.csv is not the fit of this skew.csv", checkStaleFit},
@@ -58,8 +58,12 @@ func checkMaxBelowMean(s *subject, r *reporter) {
 
 func checkStatistic(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
-		ratios := sweep.Compare(tp.Attention, tp.Skew)
+		ratios := sweep.Compare(s.Meta, tp.Attention, tp.Skew)
 		iterations := s.Meta.MeasurementIterations()
+		if !ratios.Known() && len(tp.Skew) > 0 && len(tp.Attention) > 0 {
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: %s: the accurate rules do not use it", tp.Degree, ratios)
+			continue
+		}
 		if ratios.Shared < sweepShared || iterations < 2 {
 			continue
 		}
@@ -76,7 +80,7 @@ func checkStatistic(s *subject, r *reporter) {
 
 func checkSweeps(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
-		ratios := sweep.Compare(tp.Attention, tp.Skew)
+		ratios := sweep.Compare(s.Meta, tp.Attention, tp.Skew)
 		if ratios.Shared < sweepShared {
 			continue
 		}

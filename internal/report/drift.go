@@ -70,7 +70,7 @@ func (p *page) drift(i int, s Source, b *perfio.Bundle) error {
 	}
 	for t := range b.TPs {
 		tp := &b.TPs[t]
-		if r := sweep.Compare(tp.Attention, tp.Skew); r.Shared > 0 {
+		if r := sweep.Compare(b.Meta, tp.Attention, tp.Skew); r.Shared > 0 {
 			f := float64(r.Factor)
 			d.Sweeps = append(d.Sweeps, fact{fmt.Sprintf("tp%d", tp.Degree),
 				fmt.Sprintf("pure %+.2f%%, mixed %+.2f%% (%d shapes; skew.csv holds %d runs' sums)", 100*(r.Pure/f-1), 100*(r.Mixed/f-1), r.Shared, r.Factor)})

@@ -191,7 +191,7 @@ func rank(layer string) int {
 // skew holds attention.csv alone against batches of skew.csv whose decodes
 // are all as long as the mean: lengths that the grid does not have.
 func (g *judging) skew(b *perfio.Bundle, tp *perfio.TP) error {
-	d, _ := accuracy.Normalize(accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
+	d, _ := accuracy.Normalize(b.Meta, accuracy.Data{Attention: tp.Attention, Skew: tp.Skew})
 	held := map[perfio.AttentionRow]bool{}
 	for _, r := range tp.Attention {
 		r.TimeUS = 0
@@ -211,7 +211,7 @@ func (g *judging) skew(b *perfio.Bundle, tp *perfio.TP) error {
 	if len(cases) == 0 {
 		return nil
 	}
-	first := b.Meta.Text("order") != "engine" // the prefill, in the batch
+	first := b.Meta.PrefillFirst() // in the batch
 	var shots []perfio.BatchRow
 	for _, r := range thin(cases, maxJudgedCases, nil) {
 		shots = append(shots, perfio.BatchRow{MeasuredUS: map[string]float64{"attention": r.TimeUS}, Requests: requestsOf(r, first)})
