@@ -181,6 +181,7 @@ func (a *accurateAttention) explainSkew(pc, kp, nd, mean, longest, shortest int)
 	}
 	_, answer.Sigma = a.predictor.EstimateUS(*runs, true)
 	runPool.Put(runs)
+	answer.Sigma = math.Hypot(answer.Sigma, a.grid.beyondSigma(pc, kp, nd, longest))
 	if a.baked != nil {
 		answer.Sigma = math.Hypot(answer.Sigma, a.baked.Loss(pc, nd, nb > 0))
 	}
@@ -208,7 +209,7 @@ func (a *accurateAttention) explainBatch(requests []perfio.Request) (int64, Answ
 	if chunks > 1 || b.KVDecodeMax > b.KVDecodeMin {
 		answer.Status = worse(answer.Status, Interpolated)
 	}
-	answer.Sigma = sigma
+	answer.Sigma = math.Hypot(sigma, a.grid.beyondSigma(b.PrefillChunk, history, b.NDecode, b.KVDecodeMax))
 	return ns, answer
 }
 

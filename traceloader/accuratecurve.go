@@ -209,10 +209,9 @@ func (c *curve) sigma(q int) float64 {
 		}
 		return repeat
 	case q > last:
-		// Errors grow with the distance.
-		return 0.05 + 0.05*math.Log2(float64(q)/float64(last))
+		return 0.05 + farSigma(q, last)
 	case q < first:
-		return repeat + 0.05*math.Log2(float64(first)/float64(max(q, 1)))
+		return repeat + farSigma(first, max(q, 1))
 	}
 	b := &c.base
 	near, _ := slices.BinarySearch(b.xs, known[at])
@@ -226,6 +225,11 @@ func (c *curve) sigma(q int) float64 {
 	}
 	slices.Sort(errs)
 	return math.Hypot(repeat, errs[(len(errs)-1)*68/100])
+}
+
+// farSigma grows by 5% with each doubling beyond a range.
+func farSigma(q, end int) float64 {
+	return 0.05 * max(0, math.Log2(float64(q)/float64(max(end, 1))))
 }
 
 // repeatSigma is how well a measured time repeats in another boot, relative:

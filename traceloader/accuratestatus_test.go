@@ -91,6 +91,14 @@ func TestAccurateStatus(t *testing.T) {
 	if _, ok := refused.SkewLatencyNS(0, 0, 2, kd, 2*kd, 10); ok {
 		t.Error("the longest is beyond the range, and that is answered")
 	}
+	// The further beyond the range, the less is known.
+	for at, last := 1, 0.0; at < 1<<12; at *= 8 {
+		if _, a := h.ExplainBatch(alike(0, 0, 2, at*kd)); !(a.Sigma > last) {
+			t.Errorf("%d tokens of history: sigma %g, at an eighth of it %g", at*kd, a.Sigma, last)
+		} else {
+			last = a.Sigma
+		}
+	}
 	// More than any engine holds costs no more time or memory.
 	for _, x := range []int{1 << 20, 1 << 26, math.MaxInt / 2} {
 		if ns, a := h.Explain(0, 0, x, 1000); ns < 1 || a.Status != traceloader.Extrapolated {

@@ -2,6 +2,7 @@ package traceloader
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -242,6 +243,22 @@ func pair(e [2]int, visit func(int)) {
 	if e[1] != e[0] {
 		visit(e[1])
 	}
+}
+
+// beyondSigma is what is to be added to one standard error of a batch for each
+// axis that it leaves.
+func (g *grid) beyondSigma(pc, kp, nd, longest int) float64 {
+	sum := 0.0
+	for _, a := range [...]struct {
+		axis []int
+		q    int
+	}{{g.pcs, pc}, {g.kps, kp}, {g.nds, nd}, {g.kds, longest}} {
+		if n := len(a.axis); n > 0 {
+			far := farSigma(a.q, a.axis[n-1])
+			sum += far * far
+		}
+	}
+	return math.Sqrt(sum)
 }
 
 // answer tells how latency finds its answer: the worst over all points that
