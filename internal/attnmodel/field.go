@@ -23,7 +23,6 @@ type field struct {
 	left    *field  // errors at nodes that were left out; nil with too few
 	spread  float64 // what sigma has to be multiplied with to hold
 	apart   float64 // variance that slices which were left out whole add
-	oneRow  bool    // all nodes are of one slice: there are no chunks
 }
 
 type fieldNode struct {
@@ -483,10 +482,6 @@ func (f *field) calibrate() {
 	if len(ask) < 8 {
 		return
 	}
-	f.oneRow = true
-	for i := range f.nodes {
-		f.oneRow = f.oneRow && sameSlice(&f.nodes[0].at, &f.nodes[i].at)
-	}
 	left := &field{nodes: make([]fieldNode, 0, len(ask))}
 	var alone, whole []float64 // errors of the same nodes, left out alone and with their slice
 	for k, i := range ask {
@@ -547,16 +542,30 @@ func within(errs []float64) float64 {
 	return errs[len(errs)*68/100]
 }
 
-// gridded tells whether one of the nodes beside a batch was measured with it as
-// part of a grid: of the same slice or, without chunks, of as many decodes.
+// gridded tells whether one of the nodes beside a batch differs from it along
+// one axis only, as those of a grid do.
 func (f *field) gridded(q *features, near *neighbours) bool {
 	for _, i := range near.index[:near.n] {
-		at := &f.nodes[i].at
-		if sameSlice(q, at) && (!f.oneRow || q[3] == at[3]) {
+		if at := &f.nodes[i].at; axesApart(q, at) <= 1 {
 			return true
 		}
 	}
 	return false
+}
+
+// axesApart counts the axes along which two batches differ: tokens, history and
+// number of chunks, number of decodes and their lengths.
+func axesApart(a, b *features) int {
+	n := 0
+	for d := range 4 {
+		if a[d] != b[d] {
+			n++
+		}
+	}
+	if a[4] != b[4] || a[5] != b[5] || a[6] != b[6] {
+		n++
+	}
+	return n
 }
 
 // local is the mean of the nearest errors, and the share of them at nodes of a
