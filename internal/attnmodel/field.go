@@ -23,7 +23,6 @@ type field struct {
 	left    *field  // errors at nodes that were left out; nil with too few
 	spread  float64 // what sigma has to be multiplied with to hold
 	apart   float64 // variance that slices which were left out whole add
-	oneRow  bool    // all nodes are of one slice: there are no chunks
 }
 
 type fieldNode struct {
@@ -150,11 +149,13 @@ func (f *field) without(i int) (mean, variance float64) {
 func (f *field) solve(q *features, near *neighbours) (mean, variance float64) {
 	var s system
 	s.set(f.nodes, q, near)
-	return s.solve(f.signal, f.slice, f.noise, 1)
+	s.share(1)
+	return s.solve(f.signal, f.slice, f.noise)
 }
 
 // system is what a Gaussian process on the nodes next to a batch solves: the
-// nodes' distances to one another and, in the last row, to the batch.
+// squares of the nodes' distances to one another and, in the last row, to the
+// batch, and later what they share.
 type system struct {
 	n  int
 	y  [fieldNeighbours]float64
@@ -186,9 +187,23 @@ func (s *system) set(nodes []fieldNode, q *features, near *neighbours) {
 	s.d2[fieldNeighbours] = near.d2
 }
 
+// share makes distances the shares of the signal that nodes have in common.
+// scale2 multiplies squared distances.
+func (s *system) share(scale2 float64) {
+	for i := range s.n {
+		for j := range i {
+			s.d2[i][j] = kernel(s.d2[i][j] * scale2)
+		}
+	}
+	last := &s.d2[fieldNeighbours]
+	for j := range s.n {
+		last[j] = kernel(last[j] * scale2)
+	}
+}
+
 // solve gives the expected residual of the batch and its variance, noise left
-// out. scale2 multiplies squared distances.
-func (s *system) solve(signal, slice, noise, scale2 float64) (mean, variance float64) {
+// out. share must have been called.
+func (s *system) solve(signal, slice, noise float64) (mean, variance float64) {
 	const m = fieldNeighbours
 	n := s.n
 	if n == 0 {
@@ -197,9 +212,9 @@ func (s *system) solve(signal, slice, noise, scale2 float64) (mean, variance flo
 	// The lower triangle; below it, the batch's covariances and the residuals,
 	// which the elimination solves for on its way.
 	var a [m + 2][m]float64
-	fill := func(row *[m]float64, d2 *[m]float64, count int, same uint32) {
+	fill := func(row *[m]float64, share *[m]float64, count int, same uint32) {
 		for j := range count {
-			row[j] = signal * kernel(d2[j]*scale2)
+			row[j] = signal * share[j]
 			if same>>j&1 != 0 {
 				row[j] += slice
 			}
@@ -416,6 +431,7 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 	settings := FieldSettings{Scale: 1, Signal: signal}
 	least := math.Inf(1)
 	systems, want := make([]system, 0, tuneSamples), make([]float64, 0, tuneSamples)
+	shared := make([]system, 0, tuneSamples)
 	for _, unlike := range unlikes {
 		f := newField(nodes, FieldSettings{Scale: 1, Unlike: unlike, Signal: signal})
 		systems, want = systems[:0], want[:0]
@@ -428,11 +444,15 @@ func tuneField(nodes []fieldNode) (*field, FieldSettings) {
 			}
 		}
 		for _, scale := range [...]float64{1, 1.8} {
+			shared = append(shared[:0], systems...)
+			for k := range shared {
+				shared[k].share(scale * scale)
+			}
 			// The error at the nodes that are left out.
 			try := func(noise, slice float64) {
 				sum := 0.0
-				for k := range systems {
-					mean, _ := systems[k].solve(signal, slice*signal, noise*signal+fieldNoise, scale*scale)
+				for k := range shared {
+					mean, _ := shared[k].solve(signal, slice*signal, noise*signal+fieldNoise)
 					// Between the mean and the middle of the errors' sizes:
 					// large ones count, but not alone.
 					sum += math.Pow(math.Abs(mean-want[k]), 0.8)
@@ -461,10 +481,6 @@ func (f *field) calibrate() {
 	ask := sampleIndices(len(f.nodes), calibrateSamples)
 	if len(ask) < 8 {
 		return
-	}
-	f.oneRow = true
-	for i := range f.nodes {
-		f.oneRow = f.oneRow && sameSlice(&f.nodes[0].at, &f.nodes[i].at)
 	}
 	left := &field{nodes: make([]fieldNode, 0, len(ask))}
 	var alone, whole []float64 // errors of the same nodes, left out alone and with their slice
@@ -526,16 +542,30 @@ func within(errs []float64) float64 {
 	return errs[len(errs)*68/100]
 }
 
-// gridded tells whether one of the nodes beside a batch was measured with it as
-// part of a grid: of the same slice or, without chunks, of as many decodes.
+// gridded tells whether one of the nodes beside a batch differs from it along
+// one axis only, as those of a grid do.
 func (f *field) gridded(q *features, near *neighbours) bool {
 	for _, i := range near.index[:near.n] {
-		at := &f.nodes[i].at
-		if sameSlice(q, at) && (!f.oneRow || q[3] == at[3]) {
+		if at := &f.nodes[i].at; axesApart(q, at) <= 1 {
 			return true
 		}
 	}
 	return false
+}
+
+// axesApart counts the axes along which two batches differ: tokens, history and
+// number of chunks, number of decodes and their lengths.
+func axesApart(a, b *features) int {
+	n := 0
+	for d := range 4 {
+		if a[d] != b[d] {
+			n++
+		}
+	}
+	if a[4] != b[4] || a[5] != b[5] || a[6] != b[6] {
+		n++
+	}
+	return n
 }
 
 // local is the mean of the nearest errors, and the share of them at nodes of a

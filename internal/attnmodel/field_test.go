@@ -150,7 +150,7 @@ func TestFieldOffTheGrid(t *testing.T) {
 	}
 	ratio := func(nodes []fieldNode, pc, kp int) float64 {
 		f, _ := tuneField(nodes)
-		q := featuresOf(GridRuns(nil, pc, kp, 40, 1000, true))
+		q := featuresOf(GridRuns(nil, pc, kp, 16, 1000, true))
 		_, variance := f.at(q)
 		return f.sigma(q, variance, 1) / f.sigma(q, variance, 0)
 	}

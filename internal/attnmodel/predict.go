@@ -408,7 +408,7 @@ func bounded(runs []Run) ([]Run, float64) {
 func rough(k Kernel) float64 {
 	switch k {
 	case KernelFA3:
-		return 1
+		return 0.9
 	case KernelFA2:
 		return 0
 	}

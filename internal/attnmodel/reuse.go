@@ -37,7 +37,9 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 	if !(makespan > 0) || math.IsInf(makespan, 1) {
 		return
 	}
-	var step [readKinds][readBins + 2]float64
+	// What a part has of the spans that start or end in it, and what those add
+	// to all parts behind it.
+	var change [readKinds][readBins]struct{ here, behind float64 }
 	scale := readBins / makespan
 	for h := range len(heads) - 1 {
 		now := spans[heads[h]:heads[h+1]]
@@ -56,12 +58,13 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 				continue // constants that no kernel has, on the way of a fit
 			}
 			b0, b1 := min(int(x0), readBins-1), min(int(x1), readBins-1)
-			in, out := float64(b0+1)-x0, x1-float64(b1)
+			in, not := float64(b0+1)-x0, float64(b1+1)-x1
 			if h%group == 0 {
-				r.demand[readCold][b0] += s.weight * in
-				r.demand[readCold][b1] += s.weight * out
-				step[readCold][b0+1] += s.weight
-				step[readCold][b1] -= s.weight
+				from, to := &change[readCold][b0], &change[readCold][b1]
+				from.here += s.weight * in
+				from.behind += s.weight
+				to.here -= s.weight * not
+				to.behind -= s.weight
 				r.total[readCold] += s.weight * (x1 - x0)
 				continue
 			}
@@ -72,11 +75,11 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 				lag := math.Abs(s.start-before[0].start) * scale
 				lag = lag*(0.6+0.4*min(1, lag*per)) + drift*long
 				kind := kindOf(lag)
-				demand, step := &r.demand[kind], &step[kind]
-				demand[b0] += take * in
-				demand[b1] += take * out
-				step[b0+1] += take
-				step[b1] -= take
+				from, to := &change[kind][b0], &change[kind][b1]
+				from.here += take * in
+				from.behind += take
+				to.here -= take * not
+				to.behind -= take
 				r.total[kind] += take * long
 				r.lag[kind] += take * long * lag
 				if left -= take; left <= 1e-9*before[0].weight {
@@ -99,14 +102,16 @@ func (r *reads) gather(spans []span, heads []int, group int, drift, makespan flo
 		}
 		run := 0.0
 		for i := range r.demand[k] {
-			run += step[k][i]
-			r.demand[k][i] += run
+			c := &change[k][i]
+			r.demand[k][i] = c.here + run
+			run += c.behind
 		}
 	}
 }
 
 // stretch is the mean factor by which contention for memory stretches a
-// schedule, and that of the span's time from from to busy. footprint are the
+// schedule, and, where some of it was left out, that of the span's time from
+// from to busy. footprint are the
 // bytes that the batch reads once; x is the time of a key block from memory over
 // that of its arithmetic.
 //
@@ -142,7 +147,9 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 			}
 			f := curves.soft.at(demand * x)
 			all += f
-			busy += f * overlap(b, from, to)
+			if s.skipped > 0 {
+				busy += f * overlap(b, from, to)
+			}
 		}
 		return all / readBins, busy / (to - from)
 	}
@@ -170,7 +177,9 @@ func (r *reads) stretch(s fa2Span, footprint, x float64, c *FA2Class, curves *fa
 		read[b+1] = read[b] + last
 		f := curves.soft.at(demand * x)
 		all += f
-		busy += f * overlap(b, from, to)
+		if s.skipped > 0 {
+			busy += f * overlap(b, from, to)
+		}
 	}
 	return all / readBins, busy / (to - from)
 }
