@@ -24,9 +24,9 @@ type Report struct {
 	Stopped    bool
 	// Unbegun: the run was stopped before it saw what had been measured before.
 	Unbegun bool
-	Boots      int
-	Redone     int   // shots measured again because the device had drifted
-	Shard      Shard // that was measured; zero: the whole plan
+	Boots   int
+	Redone  int   // shots measured again because the device had drifted
+	Shard   Shard // that was measured; zero: the whole plan
 	// Workloads are the lists of requests that were served for their steps;
 	// ReusedWorkloads those that had been before.
 	Workloads, ReusedWorkloads int
