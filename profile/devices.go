@@ -188,6 +188,7 @@ func (m *multi) round(ctx context.Context, active []int) (left []int, fatal erro
 		})
 	}
 	wg.Wait()
+	m.report.Unbegun = m.report.Measured+m.report.Reused == 0
 	for n, i := range active {
 		r, one := reports[n], &m.report.Devices[i]
 		one.Measured += r.Measured
@@ -197,6 +198,7 @@ func (m *multi) round(ctx context.Context, active []int) (left []int, fatal erro
 		m.report.Boots += r.Boots
 		m.report.Redone += r.Redone
 		m.report.Stopped = m.report.Stopped || r.Stopped
+		m.report.Unbegun = m.report.Unbegun && r.Unbegun
 		m.report.Failed = append(m.report.Failed, r.Failed...)
 		switch {
 		case errs[n] == nil:

@@ -74,6 +74,7 @@ func (r *runner) announce(category Category) {
 			}
 		}
 	}
+	r.begun = true
 	r.report.Reused += done
 	if total > 0 {
 		// The journal keeps the error of a failed write for the next commit.

@@ -22,9 +22,11 @@ type Report struct {
 	// limits. They are left out for good, and do not make a run partial.
 	Infeasible int
 	Stopped    bool
-	Boots      int
-	Redone     int   // shots measured again because the device had drifted
-	Shard      Shard // that was measured; zero: the whole plan
+	// Unbegun: the run was stopped before it saw what had been measured before.
+	Unbegun bool
+	Boots   int
+	Redone  int   // shots measured again because the device had drifted
+	Shard   Shard // that was measured; zero: the whole plan
 	// Workloads are the lists of requests that were served for their steps;
 	// ReusedWorkloads those that had been before.
 	Workloads, ReusedWorkloads int
@@ -155,6 +157,7 @@ func (r *runner) noteEnd(err error) error {
 type runner struct {
 	RunOptions
 	report  *Report
+	begun   bool // a degree has been announced
 	journal *Journal
 	lock    *Lock
 	began   time.Time
@@ -228,7 +231,7 @@ func (r *runner) run(ctx context.Context) error {
 		}
 		err := runDegree(ctx, tp)
 		if errors.Is(err, ErrStopped) {
-			r.report.Stopped = true
+			r.report.Stopped, r.report.Unbegun = true, !r.begun
 			r.emit(Event{Kind: EventStopping})
 			return r.write()
 		}

@@ -379,6 +379,42 @@ func TestShardThatLostItsLock(t *testing.T) {
 	}
 }
 
+// A run that ends before it looks at what was measured does not say that it was
+// nothing.
+func TestEndedBeforeItLooked(t *testing.T) {
+	run := func(opts RunOptions) *Report {
+		t.Helper()
+		report, err := Run(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report
+	}
+	for _, n := range []int{0, 2} {
+		dir, d := t.TempDir(), newFakeDevice()
+		opts := shardOptions(t, d, dir, 0, n)
+		stop := make(chan struct{})
+		opts.Stop = stop
+		var once sync.Once
+		d.sample = func(us float64, shot, _ int) float64 {
+			if shot > 50 {
+				once.Do(func() { close(stop) })
+			}
+			return us
+		}
+		if report := run(opts); report.Measured == 0 || !report.Stopped || report.Unbegun {
+			t.Errorf("%d shards: %+v", n, report)
+		}
+		if report := run(opts); report.Measured != 0 || !report.Stopped || !report.Unbegun {
+			t.Errorf("%d shards, stopped at once: %+v", n, report)
+		}
+		opts.Stop = nil
+		if report := run(opts); report.Reused == 0 || report.Unbegun {
+			t.Errorf("%d shards, to the end: %+v", n, report)
+		}
+	}
+}
+
 // What is left is estimated by the pace of what was measured.
 func TestSurvey(t *testing.T) {
 	dir, d := t.TempDir(), newFakeDevice()

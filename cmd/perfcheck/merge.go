@@ -37,6 +37,9 @@ func newMergeCommand() *cobra.Command {
 		Args: minArgs(1, "a bundle with shards, or two or more parts"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && !profile.HasShards(args[0]) {
+				if _, err := os.Stat(args[0]); err != nil {
+					return err
+				}
 				return usagef("%s: found no shards, expected some, or two or more parts", args[0])
 			}
 			if output == "" && len(args) > 1 {

@@ -58,6 +58,9 @@ func TestMerge(t *testing.T) {
 	if status, _, stderr := call(t, "", "merge", whole, other, "-o", second, "--keep-first"); status != exitOK {
 		t.Errorf("--keep-first: status %d, %s", status, stderr)
 	}
+	if status, _, stderr := call(t, "", "merge", filepath.Join(work, "absent")); status != exitFailed || !strings.Contains(stderr, "absent: no such file") {
+		t.Errorf("a folder that is absent: status %d, %s", status, stderr)
+	}
 	for _, args := range [][]string{{"merge", a, "-o", out}, {"merge", a, b}} {
 		if status, _, _ := call(t, "", args...); status != exitUsage {
 			t.Errorf("%v: status %d", args, status)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,6 +18,10 @@ import (
 // cpuDevice begins the name of a device that is some of the host's cores:
 // cpu:0-3. vLLM's CPU engine is pinned to them.
 const cpuDevice = "cpu:"
+
+// deviceName is what a variable as CUDA_VISIBLE_DEVICES lists; -1 there ends
+// the list.
+var deviceName = regexp.MustCompile(`^[A-Za-z0-9]\S*$`)
 
 // gpuGroups reads --gpus: the devices of each worker. A worker has one, or as
 // many as the tensor-parallel degree where that is real.
@@ -35,6 +40,8 @@ func (f *runFlags) gpuGroups(ctx context.Context) ([][]string, error) {
 		switch {
 		case strings.TrimSpace(name) != name || name == "" || name == cpuDevice:
 			return nil, usageErrorf("gpus: found %q, expected all, or a list as 0,2,5 or cpu:0,cpu:1", f.GPUs)
+		case !deviceName.MatchString(strings.TrimPrefix(name, cpuDevice)):
+			return nil, usageErrorf("gpus: found the device %q, expected a number, a UUID or cpu:CORES", name)
 		case slices.Contains(names[:i], name):
 			return nil, usageErrorf("gpus: found %s twice", name)
 		case isCPU(name) != isCPU(names[0]):

@@ -175,6 +175,11 @@ func TestGPUGroups(t *testing.T) {
 		{"cpu:0,cpu:1", "real", []int{1, 2}, fake, "expected one", ""},
 		{"0,0", "emulated", []int{1}, fake, "found 0 twice", ""},
 		{"0,,1", "emulated", []int{1}, fake, `found "0,,1"`, ""},
+		{"-1", "emulated", []int{1}, fake, `found the device "-1"`, ""},
+		{"0,-1", "emulated", []int{1}, fake, `found the device "-1"`, ""},
+		{"cpu:-1", "emulated", []int{1}, fake, `found the device "cpu:-1"`, ""},
+		{"../x", "emulated", []int{1}, fake, `found the device "../x"`, ""},
+		{"GPU-8f2a,MIG-GPU-1/2/0", "emulated", []int{1}, fake, "[[GPU-8f2a] [MIG-GPU-1/2/0]]", "map[CUDA_DEVICE_ORDER:PCI_BUS_ID CUDA_VISIBLE_DEVICES:GPU-8f2a]"},
 		{"0,cpu:1", "emulated", []int{1}, fake, "devices of one kind", ""},
 	} {
 		t.Setenv("PATH", test.path)

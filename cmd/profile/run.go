@@ -243,7 +243,11 @@ func (a *app) conclude(report *profile.Report, err error) error {
 	case err != nil:
 		return err
 	}
-	if _, err := fmt.Fprintf(a.stdout, "%s:%s %d shots measured, %d had been before\n", report.Dir, of, report.Measured, report.Reused); err != nil {
+	before := fmt.Sprintf("%d had been before", report.Reused)
+	if report.Unbegun {
+		before = "it ended before it counted those that had been before, which stay"
+	}
+	if _, err := fmt.Fprintf(a.stdout, "%s:%s %d shots measured, %s\n", report.Dir, of, report.Measured, before); err != nil {
 		return err
 	}
 	if n := report.Workloads + report.ReusedWorkloads; n > 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -122,10 +123,36 @@ func TestSignalsAndBudget(t *testing.T) {
 	}
 }
 
-// A second signal leaves at once, in the middle of a shot that takes a minute.
+// endlessShot is the example worker, whose shots do not end; a file says that one
+// has begun.
+const endlessShot = `
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import worker
+
+def measure_shot(self, shot, request):
+    with open(sys.argv[2], "w") as f:
+        f.write("begun\n")
+    while True:
+        time.sleep(1)
+
+worker.Worker.measure_shot = measure_shot
+sys.exit(worker.main(worker.Worker()))
+`
+
+// A second signal leaves at once, in the middle of a shot.
 func TestSecondSignal(t *testing.T) {
-	source, out := smallBundle(t), t.TempDir()
-	cmd, _, _ := profileProcess(append([]string{"run", "--out", out, "--driver", "replay:" + source + ",delay_ms=60000"}, smallSweep()...)...)
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not there")
+	}
+	workers, err := filepath.Abs("../../examples/worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, script := filepath.Join(t.TempDir(), "begun"), writeFile(t, "endless.py", endlessShot)
+	driver := strings.Join([]string{"exec:" + python, script, workers, begun}, " ")
+	cmd, _, _ := profileProcess(append([]string{"run", "--out", t.TempDir(), "--driver", driver}, smallSweep()...)...)
 	cmd.Stderr = nil
 	pipe, err := cmd.StderrPipe()
 	if err != nil {
@@ -145,8 +172,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 		t.Errorf("standard error lacks %q", text)
 	}
-	until("tp1 skew: ") // the first shot comes next
-	time.Sleep(200 * time.Millisecond)
+	waitForFile(t, begun, 1)
 	for _, answer := range []string{"a second signal leaves at once", "left at once"} {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,15 @@ func TestShardUsage(t *testing.T) {
 		if got := runCommand(t, args...); got.status != exitUsage || !strings.Contains(got.stderr, "shard: found") {
 			t.Errorf("--shard %s: status %d: %s", text, got.status, got.stderr)
 		}
+	}
+}
+
+// A run that ended before it looked says no number of what had been measured.
+func TestEndedBeforeItLooked(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	err := (&app{stdout: &stdout, stderr: &stderr}).conclude(&profile.Report{Dir: "d", Stopped: true, Unbegun: true}, nil)
+	if exitStatus(err, true) != exitPartial || stdout.String() != "d: 0 shots measured, it ended before it counted those that had been before, which stay\n" {
+		t.Errorf("%v: %s", err, &stdout)
 	}
 }
 
