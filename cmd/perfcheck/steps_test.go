@@ -139,6 +139,8 @@ func TestStepsRequests(t *testing.T) {
 		{[]string{"--requests", list, "--mode", "eager_sync", "--each", filepath.Join(t.TempDir(), "each.csv")}, exitUsage, "--each without --steps"},
 		{[]string{"--requests", list, "--mode", "eager_sync", "--skip-requests", "-1"}, exitUsage, "--skip-requests -1"},
 		{[]string{"--requests", list, "--mode", "eager_sync", "--depth", "-3"}, exitUsage, "--depth: found -3"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--kv-blocks", "-5"}, exitUsage, "--kv-blocks: found -5"},
+		{[]string{"--requests", list, "--steps-from", measuredSteps}, exitUsage, "--steps-from without a --mode"},
 	} {
 		status, _, errs := call(t, "", append([]string{"steps", "--bundle", measuredSteps}, test.args...)...)
 		if status != test.want || !strings.Contains(errs, test.text) {
