@@ -78,6 +78,11 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 		t.collectives, err = newCurves(collectiveSums(rows.Collectives), "tokens", func(r *perfio.DenseRow) (string, int, float64) {
 			return r.Layer, r.Tokens, r.TimeUS
 		}, o, f.warn)
+		if o.Rules == Accurate {
+			for _, c := range t.collectives {
+				c.known = c.xs // their errors are known
+			}
+		}
 		return err
 	})
 	b.job(wait, "moe.csv", func(f *fileBuild) (err error) {

@@ -124,16 +124,6 @@ func (h Curve) Explain(q int) (int64, Answer) {
 	return ns, a
 }
 
-// answering is the curve without a limit.
-func (h Curve) answering() Curve {
-	if h.c == nil {
-		return h
-	}
-	c := *h.c
-	c.limit = math.MaxInt
-	return Curve{&c}
-}
-
 // Range returns the smallest and the greatest measured key.
 func (h Curve) Range() (lo, hi int, ok bool) {
 	if h.c == nil {

@@ -16,6 +16,7 @@ type moeTable struct {
 	rows      []*curve  // by experts
 	pairs     []moePair // by the number of expert counts that are at most the query
 	refuse    bool
+	errors    bool // Sigma is known, as under the accurate rules
 
 	// The rows' segments by the place of the query on the distinct tokens of
 	// all rows, which is found once for both rows of a pair. nil where that
@@ -51,7 +52,7 @@ func newMoETable(rows []perfio.MoERow, o *Options, warn func(string, ...any)) (*
 		}
 		byExperts[r.ActivatedExperts] = append(byExperts[r.ActivatedExperts], point{r.Tokens, ns, i})
 	}
-	m := &moeTable{refuse: o.Refuse}
+	m := &moeTable{refuse: o.Refuse, errors: o.Rules == Accurate}
 	for e := range byExperts {
 		m.experts = append(m.experts, e)
 	}
@@ -65,6 +66,9 @@ func newMoETable(rows []perfio.MoERow, o *Options, warn func(string, ...any)) (*
 		})
 		if err != nil {
 			return nil, fmt.Errorf("activated_experts %d: %w", e, err)
+		}
+		if m.errors {
+			c.known = c.xs
 		}
 		m.rows = append(m.rows, c)
 	}
@@ -127,6 +131,34 @@ func (m *moeTable) answer(tokens, experts int) Answer {
 	return a
 }
 
+// sigma is one standard error of the answer, relative: that along the tokens, as
+// of any curve, and that between numbers of experts.
+func (m *moeTable) sigma(tokens, experts int) float64 {
+	along := 0.0
+	pair(ends(axisBracket(m.experts, experts)), func(i int) { along = max(along, m.rows[i].sigma(tokens)) })
+	if axisStatus(m.experts, experts) == Measured {
+		return along
+	}
+	return math.Hypot(along, m.across(tokens, experts))
+}
+
+// across is the part of sigma that lies between numbers of experts: the largest
+// distance, at these tokens, of a row from the line between its neighbours. There
+// are too few rows for a quantile.
+func (m *moeTable) across(tokens, experts int) float64 {
+	n := len(m.experts)
+	if n < 3 || experts > m.experts[n-1] {
+		return (&curve{known: m.experts}).sigma(experts) // as beyond any curve, and with as few points
+	}
+	value := func(i int) float64 { return max(1, m.rows[i].value(tokens)) }
+	worst := measuredSigma
+	for i := 1; i < n-1; i++ {
+		t := float64(m.experts[i]-m.experts[i-1]) / float64(m.experts[i+1]-m.experts[i-1])
+		worst = max(worst, math.Abs(math.Log(value(i)/lerp(value(i-1), value(i+1), t))))
+	}
+	return worst
+}
+
 // MoE is a handle to the sparse block. The zero MoE answers (0, false). Copies
 // are cheap; all methods are safe for concurrent use.
 type MoE struct{ m *moeTable }
@@ -157,7 +189,15 @@ func (h MoE) Explain(tokens, activatedExperts int) (int64, Answer) {
 	if tokens < 1 || activatedExperts < 1 {
 		a.Status = worse(a.Status, Clamped)
 	}
+	if h.m.errors {
+		a.Sigma = h.m.sigma(max(tokens, 1), max(activatedExperts, 1))
+	}
 	return ns, a
+}
+
+// Estimate is LatencyNS with its error; false where that has no answer.
+func (h MoE) Estimate(tokens, activatedExperts int) (Estimate, bool) {
+	return estimateOf(h.Explain(tokens, activatedExperts))
 }
 
 // ExpectedExperts is the number of distinct experts that tokens tokens are

@@ -3,6 +3,7 @@ package traceloader
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -172,6 +173,16 @@ func (w Walk) answering() Walk {
 		}
 	}
 	return w
+}
+
+// answering is the curve without a limit.
+func (h Curve) answering() Curve {
+	if h.c == nil {
+		return h
+	}
+	c := *h.c
+	c.limit = math.MaxInt
+	return Curve{&c}
 }
 
 // Step fills s with the latencies of a batch's step. It is false, and s holds

@@ -49,7 +49,7 @@ func (c *StepClock) Submit(b Batch, earliestNS int64) (StepSpan, bool) {
 		return StepSpan{}, false
 	}
 	start := max(earliestNS, c.readyNS)
-	if !c.steps.mode.Async() {
+	if !c.steps.async() {
 		c.readyNS = start + t.TotalNS
 		return StepSpan{StartNS: start, ReadyNS: c.readyNS, Done: 1}, true
 	}

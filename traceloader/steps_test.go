@@ -105,15 +105,88 @@ func TestStepOfKernels(t *testing.T) {
 	if got.TotalNS != want || !got.KernelsOnly || got.KernelsNS != want {
 		t.Errorf("got %d (kernels only: %v), want %d and true", got.TotalNS, got.KernelsOnly, want)
 	}
-	if e, ok := steps.Estimate(b); !ok || e.Status != traceloader.Fallback || e.LatencyNS != want {
-		t.Errorf("estimate %+v, want a fallback of %d", e, want)
+	// What was asked for stands as its layers do, which parity knows no errors of.
+	_, status := walk.Explain(b, nil)
+	if e, ok := steps.Estimate(b); !ok || e.Status != status || e.LatencyNS != want || e.Sigma != 0 || !steps.KernelsOnly() {
+		t.Errorf("estimate %+v, want %s and %d", e, status, want)
 	}
 	if _, err := table.Steps(1, traceloader.StepOptions{Mode: traceloader.GraphSync}); err == nil {
 		t.Error("a mode that was not measured gave no error")
 	}
 	lenient := tableWithSteps(t, traceloader.Options{Lenient: true}, nil)
-	if steps, err = lenient.Steps(1, traceloader.StepOptions{Mode: traceloader.GraphSync}); err != nil || !steps.Time(b, &got) || !got.KernelsOnly {
-		t.Errorf("lenient: %v, kernels only: %v", err, got.KernelsOnly)
+	last := 0.0
+	for _, mode := range []traceloader.StepMode{traceloader.GraphAsync, traceloader.GraphSync, traceloader.EagerSync} {
+		if steps, err = lenient.Steps(1, traceloader.StepOptions{Mode: mode}); err != nil || !steps.Time(b, &got) || !got.KernelsOnly || !steps.KernelsOnly() {
+			t.Fatalf("lenient: %v, kernels only: %v", err, got.KernelsOnly)
+		}
+		e, _ := steps.Estimate(b)
+		if e.Status != traceloader.Fallback || e.LatencyNS != want || !(e.Sigma > last) || e.Sigma < got.Sigma {
+			t.Errorf("%s: %+v: want a fallback of %d with an error above %g", mode, e, want, last)
+		}
+		last = e.Sigma
+		// The clock takes them one after the other.
+		clock := traceloader.NewStepClock(steps)
+		if span, ok := clock.Submit(b, 0); !ok || span.ReadyNS != want || span.Done != 1 || clock.Drain().Done != 0 {
+			t.Errorf("%s: the clock says %+v, want %d", mode, span, want)
+		}
+	}
+}
+
+// Sums of layers have the layers' errors; steps at least their part of them.
+func TestStepSigma(t *testing.T) {
+	table := tableWithSteps(t, traceloader.Options{Rules: traceloader.Accurate}, map[string][]int{"eager_sync": {32}})
+	for _, mode := range []traceloader.StepMode{traceloader.KernelsOnly, traceloader.EagerSync} {
+		steps, err := table.Steps(1, traceloader.StepOptions{Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, ok := steps.Estimate(traceloader.NewBatch(decodes(16, 512)))
+		far, okFar := steps.Estimate(traceloader.NewBatch(append(decodes(16, 512), perfio.Request{NewTokens: 1 << 16})))
+		if !ok || !okFar || !(near.Sigma >= 0.001 && near.Sigma < 0.1) || !(far.Sigma > 2*near.Sigma && far.Sigma < 1) {
+			t.Errorf("%q: near the rows %+v, far from them %+v", mode, near, far)
+		}
+	}
+}
+
+// What a sum of layers in place of a mode is said to miss: two thirds of the
+// decode steps of an H100 are within.
+func TestMissingSteps(t *testing.T) {
+	bundle, err := perfio.OpenBundle("../perf/H100/meta-llama/Llama-3.1-8B/bf16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := bundle.TPs[0].Steps
+	bundle.TPs[0].Steps = nil
+	table, err := traceloader.New(bundle, traceloader.Options{Lenient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []traceloader.StepMode{traceloader.GraphAsync, traceloader.GraphSync, traceloader.EagerSync} {
+		steps, err := table.Steps(1, traceloader.StepOptions{Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, within := 0, 0
+		var got traceloader.StepTime
+		for _, r := range rows {
+			if traceloader.StepMode(r.Mode) != mode || r.NPrefill > 0 {
+				continue
+			}
+			b := traceloader.Batch{
+				NDecode: r.NDecode, KVDecodeMean: int(r.KVDecodeMean), KVDecodeMax: r.KVDecodeMax, KVDecodeMin: r.KVDecodeMin, Tokens: r.NDecode, Sequences: r.NDecode,
+			}
+			if !steps.Time(b, &got) {
+				t.Fatal("no answer")
+			}
+			n++
+			if math.Abs(1e3*r.StepUS/float64(got.TotalNS)-1) <= got.Sigma {
+				within++
+			}
+		}
+		t.Logf("%s: %d of %d steps within one sigma of their layers", mode, within, n)
+		if share := float64(within) / float64(n); !(share > 0.6 && share < 0.76) {
+			t.Errorf("%s: %d of %d steps within one sigma of their layers", mode, within, n)
+		}
 	}
 }
 

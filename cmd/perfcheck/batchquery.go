@@ -51,23 +51,21 @@ func (q *batchQuery) each(cmd *cobra.Command, file string, visit func(r *queryRe
 }
 
 // answer is one row's latency; no answer is an error, never a zero.
-func (q *batchQuery) answer(row lookupRow) (int64, string, error) {
+func (q *batchQuery) answer(row lookupRow) (int64, traceloader.Answer, error) {
 	var (
 		ns     int64
-		status string
+		answer traceloader.Answer
 		err    error
 	)
 	if q.status || q.json {
-		var answer traceloader.Answer
 		ns, answer, err = q.resolver.explain(row)
-		status = answer.Status.String()
 	} else {
 		ns, err = q.resolver.latency(row)
 	}
 	if err == nil && ns == 0 {
 		err = fmt.Errorf("%s: no answer within the measured range", row.Lookup)
 	}
-	return ns, status, err
+	return ns, answer, err
 }
 
 // expect compares the answers with the file's own.
@@ -122,42 +120,51 @@ func (q *batchQuery) expect(cmd *cobra.Command, file string) error {
 	return err
 }
 
-// fill writes the rows with latency_ns, and status where asked for, filled in.
+// fill writes the rows with latency_ns, and status and sigma where asked for,
+// filled in.
 func (q *batchQuery) fill(cmd *cobra.Command, file string) error {
 	buffered := bufio.NewWriter(cmd.OutOrStdout())
+	sigmas := q.resolver.table.Rules() == traceloader.Accurate // parity knows none
 	w := csv.NewWriter(buffered)
 	encoder := json.NewEncoder(buffered)
 	if !q.json {
 		header := queryColumns
 		if q.status {
 			header = append(append([]string(nil), header...), "status")
+			if sigmas {
+				header = append(header, "sigma")
+			}
 		}
 		if err := w.Write(header); err != nil {
 			return err
 		}
 	}
 	err := q.each(cmd, file, func(r *queryReader, row lookupRow) error {
-		ns, status, err := q.answer(row)
+		ns, found, err := q.answer(row)
 		if err != nil {
 			return err
 		}
 		if q.json {
 			return encoder.Encode(struct {
-				TP        int    `json:"tp"`
-				Lookup    string `json:"lookup"`
-				Layer     string `json:"layer,omitempty"`
-				Args      []int  `json:"args"`
-				LatencyNS int64  `json:"latency_ns"`
-				Status    string `json:"status"`
-			}{row.TP, row.Lookup, row.Layer, row.Args, ns, status})
+				TP        int     `json:"tp"`
+				Lookup    string  `json:"lookup"`
+				Layer     string  `json:"layer,omitempty"`
+				Args      []int   `json:"args"`
+				LatencyNS int64   `json:"latency_ns"`
+				Sigma     float64 `json:"sigma,omitempty"`
+				Status    string  `json:"status"`
+			}{row.TP, row.Lookup, row.Layer, row.Args, ns, found.Sigma, found.Status.String()})
 		}
-		fields := make([]string, 0, len(queryColumns)+1)
+		fields := make([]string, 0, len(queryColumns)+2)
 		for _, name := range queryColumns[:len(queryColumns)-1] {
 			fields = append(fields, r.text(row.Fields, name))
 		}
 		fields = append(fields, strconv.FormatInt(ns, 10))
 		if q.status {
-			fields = append(fields, status)
+			fields = append(fields, found.Status.String())
+			if sigmas {
+				fields = append(fields, strconv.FormatFloat(found.Sigma, 'f', 4, 64))
+			}
 		}
 		return w.Write(fields)
 	})

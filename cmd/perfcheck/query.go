@@ -77,7 +77,7 @@ func newQueryCommand() *cobra.Command {
 	cmd.Flags().StringVar(&batch, "batch", "", "a file of lookups; - is standard input")
 	cmd.Flags().StringVar(&shots, "shots", "", "a file of batches, gzipped or not; - is standard input")
 	cmd.Flags().BoolVar(&expect, "expect", false, "compare with the file's own latency_ns; exit status 5 where any differs")
-	cmd.Flags().BoolVar(&status, "status", false, "also say how each answer was found")
+	cmd.Flags().BoolVar(&status, "status", false, "also say how each answer was found, and its standard error where the rules know it")
 	return cmd
 }
 
@@ -120,12 +120,13 @@ func queryOne(cmd *cobra.Command, table *traceloader.Table, row lookupRow, asJSO
 	switch {
 	case asJSON:
 		return json.NewEncoder(out).Encode(struct {
-			LatencyNS int64  `json:"latency_ns"`
-			Status    string `json:"status"`
-			Rules     string `json:"rules"`
-		}{latency, answer.Status.String(), table.Rules().String()})
+			LatencyNS int64   `json:"latency_ns"`
+			Sigma     float64 `json:"sigma,omitempty"` // absent where it is not known, as under parity
+			Status    string  `json:"status"`
+			Rules     string  `json:"rules"`
+		}{latency, answer.Sigma, answer.Status.String(), table.Rules().String()})
 	case withStatus:
-		_, err = fmt.Fprintf(out, "%d %s\n", latency, answer.Status)
+		_, err = fmt.Fprintf(out, "%d %s%s\n", latency, answer.Status, sigmaText(answer.Sigma))
 	default:
 		_, err = fmt.Fprintln(out, latency)
 	}

@@ -23,14 +23,19 @@ type shotAnswer struct {
 	BlockNS     int64            `json:"block_ns"`
 	// StepNS is prologue, the model's depth of blocks, and head; with --mode from
 	// the step's start to the next one's. Absent where the depth is not known.
-	StepNS *int64     `json:"step_ns,omitempty"`
+	StepNS *int64 `json:"step_ns,omitempty"`
+	// Sigma is one standard error of StepNS, relative; absent where it is not known,
+	// as of sums of layers under parity.
+	Sigma  float64    `json:"sigma,omitempty"`
 	Parts  *stepParts `json:"parts,omitempty"` // with --mode
 	Status string     `json:"status"`
 }
 
 // stepParts are what makes up a step of an engine.
 type stepParts struct {
-	Mode         string  `json:"mode"`
+	Mode         string  `json:"mode"`                 // kernels where the step is a sum of layers
+	AskedMode    string  `json:"asked_mode,omitempty"` // which a sum of layers stands in for
+	KernelsOnly  bool    `json:"kernels_only,omitempty"`
 	Graph        string  `json:"graph"`
 	PaddedTokens int     `json:"padded_tokens"`
 	KernelsNS    int64   `json:"kernels_ns"`
@@ -44,6 +49,9 @@ type stepParts struct {
 	Sigma        float64 `json:"sigma"`
 }
 
+// kernelsMode is the name of sums of layers among the modes.
+const kernelsMode = "kernels"
+
 // stepFlags say which engine's steps a batch is one of.
 type stepFlags struct {
 	mode  string
@@ -52,19 +60,25 @@ type stepFlags struct {
 }
 
 func (f *stepFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.mode, "mode", "kernels", "of --shots: kernels (the sum of the layers), or an engine's mode in step.csv: "+strings.Join(perfio.StepModes(), ", "))
+	cmd.Flags().StringVar(&f.mode, "mode", kernelsMode, "of --shots: kernels (the sum of the layers), or an engine's mode in step.csv: "+strings.Join(perfio.StepModes(), ", "))
 	cmd.Flags().StringVar(&f.from, "steps-from", "", "a bundle of the same host and GPU whose step.csv is used in place of the bundle's own")
 	cmd.Flags().IntVar(&f.depth, "depth", 0, "decoder blocks of a step; 0: the model's own")
 }
 
-// open prepares the steps; nil where none were asked for.
-func (f *stepFlags) open(table *traceloader.Table, tp int) (*traceloader.Steps, error) {
+// open prepares the steps. asked is false where no flag asks for any: they are then
+// the sums of the layers, nil where the model's depth is not known.
+func (f *stepFlags) open(table *traceloader.Table, tp int) (steps *traceloader.Steps, asked bool, err error) {
 	o, err := f.options(table)
-	if err != nil || o.Mode == traceloader.KernelsOnly && o.Depth == 0 {
-		return nil, err
+	if err != nil {
+		return nil, false, err
 	}
-	steps, err := table.Steps(tp, o)
-	return &steps, err
+	if asked = o.Mode != traceloader.KernelsOnly || o.Depth > 0; !asked {
+		if walk, err := table.Walk(tp); err != nil || walk.Depth() == 0 {
+			return nil, false, err
+		}
+	}
+	s, err := table.Steps(tp, o)
+	return &s, asked, err
 }
 
 // eachShot runs visit over the lines of a shots file, gzipped or not; - is
@@ -93,7 +107,7 @@ func eachShot(cmd *cobra.Command, file string, visit func(line int, shot perfio.
 }
 
 func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, engine stepFlags, file string, asJSON bool) error {
-	steps, err := engine.open(table, tp)
+	steps, asked, err := engine.open(table, tp)
 	if err != nil {
 		return err
 	}
@@ -131,15 +145,23 @@ func queryShots(cmd *cobra.Command, table *traceloader.Table, tp int, engine ste
 			answer.StepNS = &total
 		}
 		if steps != nil {
-			var t traceloader.StepTime
 			e, ok := steps.Estimate(batch)
-			if !ok || !steps.Time(batch, &t) {
+			if !ok {
 				return errors.New("requests: no answer for this step")
 			}
-			answer.StepNS, answer.Status = &t.TotalNS, e.Status.String()
+			answer.StepNS, answer.Status, answer.Sigma = &e.LatencyNS, e.Status.String(), e.Sigma
+		}
+		if asked {
+			var t traceloader.StepTime
+			if !steps.Time(batch, &t) {
+				return errors.New("requests: no answer for this step")
+			}
 			answer.Parts = &stepParts{
 				Mode: string(steps.Mode()), Graph: t.Graph, PaddedTokens: t.PaddedTokens, KernelsNS: t.KernelsNS, BeforeNS: t.BeforeNS, LaunchNS: t.LaunchNS,
-				ForwardNS: t.ForwardNS, AfterNS: t.AfterNS, HostNS: t.HostNS, DeviceNS: t.DeviceNS, Bound: t.Bound.String(), Sigma: t.Sigma,
+				ForwardNS: t.ForwardNS, AfterNS: t.AfterNS, HostNS: t.HostNS, DeviceNS: t.DeviceNS, Bound: t.Bound.String(), Sigma: answer.Sigma,
+			}
+			if p := answer.Parts; t.KernelsOnly {
+				p.AskedMode, p.Mode, p.KernelsOnly = p.Mode, kernelsMode, true
 			}
 			step.Depth = steps.Depth()
 		}
@@ -170,11 +192,25 @@ func printShot(out io.Writer, line int, batch traceloader.Batch, step *traceload
 	}
 	_, err := fmt.Fprintf(out, "  one block %27d ns\n", answer.BlockNS)
 	if answer.StepNS != nil {
-		_, err = fmt.Fprintf(out, "  step of %2d blocks %20d ns\n", step.Depth, *answer.StepNS)
+		_, err = fmt.Fprintf(out, "  step of %2d blocks %20d ns%s\n", step.Depth, *answer.StepNS, sigmaText(answer.Sigma))
 	}
-	if p := answer.Parts; p != nil {
-		_, err = fmt.Fprintf(out, "  %s %s: %d tokens, bound by the %s; before %d, launch %d, forward %d, after %d ns; kernels %d ns; sigma %.1f%%\n",
-			p.Mode, p.Graph, p.PaddedTokens, p.Bound, p.BeforeNS, p.LaunchNS, p.ForwardNS, p.AfterNS, p.KernelsNS, 100*p.Sigma)
+	switch p := answer.Parts; {
+	case p == nil:
+	case p.AskedMode != "":
+		_, err = fmt.Fprintf(out, "  a sum of kernels: no steps of %s were measured\n", p.AskedMode)
+	case p.KernelsOnly:
+		_, err = fmt.Fprintln(out, "  a sum of kernels")
+	default:
+		_, err = fmt.Fprintf(out, "  %s %s: %d tokens, bound by the %s; before %d, launch %d, forward %d, after %d ns; kernels %d ns\n",
+			p.Mode, p.Graph, p.PaddedTokens, p.Bound, p.BeforeNS, p.LaunchNS, p.ForwardNS, p.AfterNS, p.KernelsNS)
 	}
 	return err
+}
+
+// sigmaText is a known relative error, for lines.
+func sigmaText(sigma float64) string {
+	if sigma == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", sigma %.1f%%", 100*sigma)
 }

@@ -42,6 +42,9 @@ func newStepsCommand() *cobra.Command {
 			if each != "" && file == "" {
 				return usagef("found --each without --steps")
 			}
+			if err := limits.Check(); err != nil {
+				return usagef("--%v", err)
+			}
 			if err := stepjudge.Limit(maxError).Check(); err != nil {
 				return usagef("--max-error: %v", err)
 			}
@@ -115,6 +118,9 @@ func (f *stepFlags) options(table *traceloader.Table) (o traceloader.StepOptions
 	}
 	o.Depth = f.depth
 	if f.from != "" {
+		if o.Mode == traceloader.KernelsOnly {
+			return o, usagef("found --steps-from without a --mode that has steps")
+		}
 		o.From, err = openTable(f.from, traceloader.Options{Rules: table.Rules()})
 	}
 	return o, err

@@ -139,6 +139,8 @@ func TestStepsRequests(t *testing.T) {
 		{[]string{"--requests", list, "--mode", "eager_sync", "--each", filepath.Join(t.TempDir(), "each.csv")}, exitUsage, "--each without --steps"},
 		{[]string{"--requests", list, "--mode", "eager_sync", "--skip-requests", "-1"}, exitUsage, "--skip-requests -1"},
 		{[]string{"--requests", list, "--mode", "eager_sync", "--depth", "-3"}, exitUsage, "--depth: found -3"},
+		{[]string{"--requests", list, "--mode", "eager_sync", "--kv-blocks", "-5"}, exitUsage, "--kv-blocks: found -5"},
+		{[]string{"--requests", list, "--steps-from", measuredSteps}, exitUsage, "--steps-from without a --mode"},
 	} {
 		status, _, errs := call(t, "", append([]string{"steps", "--bundle", measuredSteps}, test.args...)...)
 		if status != test.want || !strings.Contains(errs, test.text) {
@@ -159,6 +161,70 @@ func TestStepsSkipFirst(t *testing.T) {
 		if n := report.Steps[0].N; n != want {
 			t.Errorf("--skip-first %s: %d steps, want %d", skip, n, want)
 		}
+	}
+}
+
+// A sum of layers says that it is one, however it is asked for, and carries an
+// error.
+func TestQueryKernels(t *testing.T) {
+	const (
+		batch  = `{"requests":[[1,900],[1,40],[512,0]]}` + "\n"
+		bundle = "../../examples/bundle/H200/meta-llama/Llama-3.1-8B/bf16"
+	)
+	for _, test := range []struct {
+		args        []string
+		mode, asked string // of the parts; "": none
+		least, most float64
+		text        string
+	}{
+		{[]string{"--mode", "graph_sync", "--lenient"}, "kernels", "graph_sync", 0.2, 1, "a sum of kernels: no steps of graph_sync were measured"},
+		{[]string{"--mode", "graph_sync", "--lenient", "--rules", "accurate"}, "kernels", "graph_sync", 0.2, 1, "a sum of kernels: no steps of graph_sync were measured"},
+		{[]string{"--depth", "16", "--rules", "accurate"}, "kernels", "", 0.005, 0.2, "a sum of kernels"},
+		{[]string{"--rules", "accurate"}, "", "", 0.005, 0.2, " ns, sigma "},
+		{[]string{}, "", "", 0, 0, "step of 32 blocks"}, // parity knows no errors
+	} {
+		args := append([]string{"query", "--bundle", bundle, "--shots", "-"}, test.args...)
+		status, out, errs := call(t, batch, append(args, "--json")...)
+		var answer shotAnswer
+		if err := json.Unmarshal([]byte(out), &answer); err != nil || status != exitOK {
+			t.Fatalf("%v: status %d, %v: %s", test.args, status, err, errs)
+		}
+		if !(answer.Sigma >= test.least && answer.Sigma <= test.most) {
+			t.Errorf("%v: sigma %g, want %g to %g", test.args, answer.Sigma, test.least, test.most)
+		}
+		p := answer.Parts
+		if (p != nil) != (test.mode != "") || p != nil && (p.Mode != test.mode || p.AskedMode != test.asked || !p.KernelsOnly || p.Sigma != answer.Sigma) {
+			t.Errorf("%v: parts %+v", test.args, p)
+		}
+		if fallback := answer.Status == "fallback"; fallback != (test.asked != "") {
+			t.Errorf("%v: status %s", test.args, answer.Status)
+		}
+		_, out, _ = call(t, batch, args...)
+		if !strings.Contains(out, test.text) || strings.Contains(out, "bound by") || strings.Contains(out, "sigma 0.0%") {
+			t.Errorf("%v: %s, want %q", test.args, out, test.text)
+		}
+	}
+}
+
+// Single lookups carry their errors where the rules know them.
+func TestQuerySigma(t *testing.T) {
+	moe := "../../perf/H200/Qwen/Qwen3-30B-A3B-Instruct-2507/bf16"
+	for _, lookup := range [][]string{{"moe", "100", "40"}, {"dense", "qkv_proj", "100"}, {"attention", "0", "0", "8", "512"}} {
+		args := append([]string{"query", "--bundle", moe, "--rules", "accurate"}, lookup...)
+		status, out, errs := call(t, "", append(args, "--json")...)
+		var answer struct {
+			Sigma float64 `json:"sigma"`
+		}
+		if err := json.Unmarshal([]byte(out), &answer); err != nil || status != exitOK || !(answer.Sigma > 0 && answer.Sigma < 0.5) {
+			t.Errorf("%v: status %d, %v, %s%s", lookup, status, err, out, errs)
+		}
+		if _, out, _ := call(t, "", append(args, "--status")...); !strings.Contains(out, ", sigma ") {
+			t.Errorf("%v: %s", lookup, out)
+		}
+	}
+	rows := "tp,lookup,layer,a,b,c,d,e,f,latency_ns\n1,moe,,100,40,,,,,\n"
+	if _, out, _ := call(t, rows, "query", "--bundle", moe, "--rules", "accurate", "--batch", "-", "--status"); !strings.Contains(out, ",interpolated,0.") || !strings.Contains(out, ",status,sigma\n") {
+		t.Error(out)
 	}
 }
 

@@ -26,6 +26,9 @@ import (
 	"github.com/layerprof/layerprof/traceloader"
 )
 
+// maxHostUS is a minute, beyond which nothing is a step.
+const maxHostUS = 60e6
+
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -41,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		from    = flags.String("steps-from", "", "a bundle of the same host and GPU whose step.csv is used in place of the bundle's own")
 		depth   = flags.Int("depth", 0, "decoder blocks; 0: the model's own")
 		picture = flags.String("plot", "", "write a PNG with the distributions of the times")
-		hostUS  = flags.Float64("host-us", 0, "time a step takes besides its kernels")
+		hostUS  = flags.Float64("host-us", 0, "time a step takes besides its kernels, with --mode kernels")
 		perUS   = flags.Float64("host-us-per-request", 0, "the same for each request of the step")
 		out     = flags.String("out", "", "write a CSV with each request's times")
 		options traceloader.Options
@@ -58,15 +61,36 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "serving:", err)
 		return 1
 	}
+	usage := func(format string, args ...any) int {
+		fmt.Fprintf(stderr, "serving: "+format+"\n", args...)
+		return 2
+	}
 	if *rules == "accurate" {
 		options.Rules = traceloader.Accurate
 	} else if *rules != "parity" {
-		fmt.Fprintf(stderr, "serving: --rules: found %q, expected parity or accurate\n", *rules)
-		return 2
+		return usage("--rules: found %q, expected parity or accurate", *rules)
 	}
-	if *list == "" || limits.BlockSize < 1 || limits.MaxNumBatchedTokens < 1 || limits.MaxNumSeqs < 1 {
-		fmt.Fprintln(stderr, "serving: expected --requests, and limits of at least 1")
-		return 2
+	stepMode, err := traceloader.ParseStepMode(*mode)
+	switch {
+	case flags.NArg() > 0:
+		return usage("found %q, expected flags alone", flags.Arg(0))
+	case *list == "":
+		return usage("found no --requests")
+	case err != nil:
+		return usage("--mode: %v", err)
+	case *depth < 0:
+		return usage("--depth: found %d, expected at least 0", *depth)
+	case *from != "" && stepMode == traceloader.KernelsOnly:
+		return usage("found --steps-from without a --mode that has steps")
+	case !(*hostUS >= 0 && *hostUS <= maxHostUS):
+		return usage("--host-us: found %v, expected 0 to %v", *hostUS, maxHostUS)
+	case !(*perUS >= 0 && *perUS <= maxHostUS):
+		return usage("--host-us-per-request: found %v, expected 0 to %v", *perUS, maxHostUS)
+	case stepMode != traceloader.KernelsOnly && (*hostUS > 0 || *perUS > 0):
+		return usage("--host-us with --mode %s: its steps have the host's time in them; only kernels lack it", *mode)
+	}
+	if err := limits.Check(); err != nil {
+		return usage("--%v", err)
 	}
 	in, err := os.Open(*list)
 	if err != nil {
@@ -80,11 +104,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	table, err := traceloader.Open(*bundle, options)
 	if err != nil {
 		return fail(err)
-	}
-	stepMode, err := traceloader.ParseStepMode(*mode)
-	if err != nil {
-		fmt.Fprintln(stderr, "serving: --mode:", err)
-		return 2
 	}
 	stepOptions := traceloader.StepOptions{Mode: stepMode, Depth: *depth, Pauses: true}
 	if *from != "" {

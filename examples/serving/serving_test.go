@@ -125,6 +125,36 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// Nonsense is refused, not served.
+func TestUsage(t *testing.T) {
+	const (
+		bundle = "../../perf/H100/meta-llama/Llama-3.1-8B/bf16"
+		list   = "measured/H100_Llama-3.1-8B_graph_async.csv"
+	)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--depth", "-1"}, "--depth: found -1"},
+		{[]string{"--kv-blocks", "-5"}, "--kv-blocks: found -5"},
+		{[]string{"--max-num-seqs", "0"}, "--max-num-seqs: found 0"},
+		{[]string{"--host-us", "-1e9"}, "--host-us: found -1e+09"},
+		{[]string{"--host-us", "NaN"}, "--host-us: found NaN"},
+		{[]string{"--host-us-per-request", "-1"}, "--host-us-per-request: found -1"},
+		{[]string{"more"}, `found "more", expected flags alone`},
+		{[]string{"--steps-from", bundle}, "--steps-from without a --mode"},
+		// The host's time stands in an engine's steps; adding it to their pace is another engine.
+		{[]string{"--mode", "graph_async", "--host-us", "1"}, "--host-us with --mode graph_async"},
+		{[]string{"--mode", "eager_sync", "--host-us-per-request", "1"}, "--host-us with --mode eager_sync"},
+	} {
+		var out, errs bytes.Buffer
+		args := append([]string{"--bundle", bundle, "--requests", list}, test.args...)
+		if status := run(args, &out, &errs); status != 2 || !strings.Contains(errs.String(), test.want) || out.Len() > 0 {
+			t.Errorf("%v: status %d, %q, %q; want 2 and %q", test.args, status, &errs, &out, test.want)
+		}
+	}
+}
+
 // 300 requests, some 2,400 steps.
 func BenchmarkServe(b *testing.B) {
 	bundle, list := measured(b)

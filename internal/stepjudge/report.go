@@ -10,10 +10,12 @@ import (
 
 // Report is one run of an engine held against a table.
 type Report struct {
-	Mode     string           `json:"mode"`
-	Rules    string           `json:"rules"`
-	Steps    []Figures        `json:"steps,omitempty"`
-	Requests []RequestFigures `json:"requests,omitempty"`
+	Mode  string `json:"mode"`
+	Rules string `json:"rules"`
+	// KernelsOnly: predictions are sums of layers, whatever the mode.
+	KernelsOnly bool             `json:"kernels_only,omitempty"`
+	Steps       []Figures        `json:"steps,omitempty"`
+	Requests    []RequestFigures `json:"requests,omitempty"`
 }
 
 // Compare makes a report of a run's steps and, if requestsFile is not "", of its
@@ -24,7 +26,11 @@ func Compare(table *traceloader.Table, o Options, steps []Step, limits sim.Limit
 	if r.Mode == "" {
 		r.Mode = "kernels"
 	}
-	var err error
+	predicted, err := table.Steps(max(o.TP, 1), o.Steps)
+	if err != nil {
+		return nil, err
+	}
+	r.KernelsOnly = predicted.KernelsOnly()
 	if len(steps) > 0 {
 		if r.Steps, err = CompareSteps(table, o, steps); err != nil {
 			return nil, err
@@ -70,6 +76,9 @@ func (l Limit) Exceeded(percent float64) bool { return l > 0 && !(percent <= flo
 // WriteText writes the report as tables.
 func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %s rules\n", r.Mode, r.Rules)
+	if r.KernelsOnly {
+		fmt.Fprintln(w, "predictions are sums of kernels")
+	}
 	if len(r.Steps) > 0 {
 		fmt.Fprintf(w, "%-13s %6s %9s %9s %6s %6s %6s %6s %6s  %-15s %s\n",
 			"steps", "n", "measured", "predicted", "p50", "p90", "p99", "bias", "total", "itself p50/p90", "kernels alone, bias")
@@ -80,9 +89,6 @@ func (r *Report) WriteText(w io.Writer) error {
 			}
 			fmt.Fprintf(w, "%-13s %6d %9.0f %9.0f %6.2f %6.2f %6.2f %+6.2f %+6.2f  %-15s %+.1f\n",
 				f.Kind, f.N, f.MeasuredUS, f.PredictedUS, f.P50, f.P90, f.P99, f.Bias, f.Total, itself, f.KernelsBiasPc)
-		}
-		if r.Steps[0].KernelsOnly {
-			fmt.Fprintln(w, "no steps were measured: predictions are sums of kernels")
 		}
 	}
 	if len(r.Requests) > 0 {

@@ -40,8 +40,13 @@ type Outcome struct {
 	EndNS       int64
 }
 
-// Serve runs the requests, which stand in order of arrival, to their end.
+// Serve runs the requests, which stand in order of arrival, to their end. It is an
+// error where limits are none, a step has no answer, or a request alone exceeds the
+// KV cache.
 func Serve(requests []*Request, limits Limits, clock Clock) (Outcome, error) {
+	if err := limits.Check(); err != nil {
+		return Outcome{}, err
+	}
 	s := newScheduler(limits)
 	var now int64
 	var out Outcome

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sort"
 	"strconv"
+
+	"github.com/layerprof/layerprof/perfio"
 )
 
 // Request is one request of the list, and what became of it.
@@ -57,9 +60,13 @@ func perToken(ttft, latency float64, tokens int) (float64, bool) {
 	return (latency - ttft) / float64(tokens-1), true
 }
 
+// maxArrivalNS keeps sums of times, 30 years and more, within 64 bits.
+const maxArrivalNS = 1e18
+
 // ReadRequests reads a CSV with the columns request, input_tokens,
 // output_tokens, arrival_ns and, where they are known, measured_ttft_s,
 // measured_latency_s, prefix and prefix_tokens; the result is in order of arrival.
+// No row, and an ID that stands twice, is an error.
 func ReadRequests(file string, in io.Reader) ([]*Request, error) {
 	r := csv.NewReader(in)
 	header, err := r.Read()
@@ -76,6 +83,7 @@ func ReadRequests(file string, in io.Reader) ([]*Request, error) {
 		}
 	}
 	var out []*Request
+	lines := map[string]int{} // of the IDs
 	for {
 		fields, err := r.Read()
 		if errors.Is(err, io.EOF) {
@@ -86,14 +94,14 @@ func ReadRequests(file string, in io.Reader) ([]*Request, error) {
 		}
 		line, _ := r.FieldPos(0)
 		var problems []error
-		number := func(name string, least int64) int64 {
+		number := func(name string, least, most int64) int64 {
 			i, ok := columns[name]
-			if !ok || fields[i] == "" {
+			if !ok || fields[i] == "" && name == "prefix_tokens" {
 				return 0
 			}
 			v, err := strconv.ParseInt(fields[i], 10, 64)
-			if err != nil || v < least {
-				problems = append(problems, fmt.Errorf("%s:%d: %s: found %q, expected a whole number of at least %d", file, line, name, fields[i], least))
+			if err != nil || v < least || v > most {
+				problems = append(problems, fmt.Errorf("%s:%d: %s: found %q, expected a whole number from %d to %d", file, line, name, fields[i], least, most))
 			}
 			return v
 		}
@@ -103,27 +111,34 @@ func ReadRequests(file string, in io.Reader) ([]*Request, error) {
 				return 0
 			}
 			v, err := strconv.ParseFloat(fields[i], 64)
-			if err != nil || !(v >= 0) {
+			if err != nil || !(v >= 0) || math.IsInf(v, 1) {
 				problems = append(problems, fmt.Errorf("%s:%d: %s: found %q, expected seconds", file, line, name, fields[i]))
 			}
 			return v
 		}
 		q := &Request{
 			ID:              fields[columns["request"]],
-			ArrivalNS:       number("arrival_ns", 0),
-			InputTokens:     int(number("input_tokens", 1)),
-			OutputTokens:    int(number("output_tokens", 1)),
-			PrefixTokens:    int(number("prefix_tokens", 0)),
+			ArrivalNS:       number("arrival_ns", 0, maxArrivalNS),
+			InputTokens:     int(number("input_tokens", 1, perfio.MaxKey)),
+			OutputTokens:    int(number("output_tokens", 1, perfio.MaxKey)),
+			PrefixTokens:    int(number("prefix_tokens", 0, perfio.MaxKey)),
 			MeasuredTTFT:    seconds("measured_ttft_s"),
 			MeasuredLatency: seconds("measured_latency_s"),
 		}
 		if i, ok := columns["prefix"]; ok {
 			q.Prefix = fields[i]
 		}
+		if first, ok := lines[q.ID]; ok {
+			problems = append(problems, fmt.Errorf("%s:%d: request: found %q again, first in line %d", file, line, q.ID, first))
+		}
+		lines[q.ID] = line
 		if len(problems) > 0 {
 			return nil, errors.Join(problems...)
 		}
 		out = append(out, q)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s: found no requests", file)
 	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].ArrivalNS < out[j].ArrivalNS })
 	return out, nil

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/layerprof/layerprof/perfio"
@@ -15,6 +16,22 @@ type Limits struct {
 	// PrefixCaching reuses the full blocks of requests that share a prompt
 	// beginning (Request.Prefix).
 	PrefixCaching bool
+}
+
+// Check refuses what no engine has.
+func (l Limits) Check() error {
+	for _, limit := range []struct {
+		name         string
+		found, least int
+	}{
+		{"max-num-batched-tokens", l.MaxNumBatchedTokens, 1}, {"max-num-seqs", l.MaxNumSeqs, 1},
+		{"kv-blocks", l.KVBlocks, 0}, {"block-size", l.BlockSize, 1},
+	} {
+		if limit.found < limit.least || limit.found > perfio.MaxKey {
+			return fmt.Errorf("%s: found %d, expected %d to %d", limit.name, limit.found, limit.least, perfio.MaxKey)
+		}
+	}
+	return nil
 }
 
 // sequence is a request inside the engine.

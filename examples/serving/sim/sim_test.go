@@ -92,9 +92,27 @@ func TestBadRequests(t *testing.T) {
 		{"request,input_tokens\n", "list.csv:1: output_tokens: found no such column"},
 		{"request,input_tokens,output_tokens,arrival_ns\na,0,1,0\n", `list.csv:2: input_tokens: found "0"`},
 		{"request,input_tokens,output_tokens,arrival_ns\na,1,x,0\n", `list.csv:2: output_tokens: found "x"`},
+		{"request,input_tokens,output_tokens,arrival_ns\n", "list.csv: found no requests"},
+		{"request,input_tokens,output_tokens,arrival_ns\na,,1,0\n", `list.csv:2: input_tokens: found ""`},
+		{"request,input_tokens,output_tokens,arrival_ns\na,1,1,9223372036854775807\n", `list.csv:2: arrival_ns: found "9223372036854775807"`},
+		{"request,input_tokens,output_tokens,arrival_ns\na,99999999999,1,0\n", `list.csv:2: input_tokens: found "99999999999"`},
+		{"request,input_tokens,output_tokens,arrival_ns\na,1,1,0\nb,1,1,0\na,2,2,5\n", `list.csv:4: request: found "a" again, first in line 2`},
+		{"request,input_tokens,output_tokens,arrival_ns,measured_ttft_s\na,1,1,0,inf\n", `list.csv:2: measured_ttft_s: found "inf"`},
 	} {
 		if _, err := ReadRequests("list.csv", strings.NewReader(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: got %v, want %q", test.text, err, test.want)
+		}
+	}
+}
+
+func TestBadLimits(t *testing.T) {
+	for _, limits := range []Limits{
+		{MaxNumSeqs: 1, BlockSize: 1}, {MaxNumBatchedTokens: 1, BlockSize: 1}, {MaxNumBatchedTokens: 1, MaxNumSeqs: 1},
+		{MaxNumBatchedTokens: 1, MaxNumSeqs: 1, BlockSize: 1, KVBlocks: -5},
+	} {
+		requests := []*Request{{InputTokens: 1, OutputTokens: 1}}
+		if _, err := Serve(requests, limits, StepTime(func([]perfio.Request) (int64, bool) { return 1e6, true })); err == nil {
+			t.Errorf("%+v: no error", limits)
 		}
 	}
 }
