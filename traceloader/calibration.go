@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/layerprof/layerprof/internal/atomicfile"
 	"github.com/layerprof/layerprof/internal/attnmodel"
@@ -97,7 +98,7 @@ func storedCalibration(b *perfio.Bundle, o *Options) (c *Calibration, warning st
 		return nil, ""
 	}
 	data, err := os.ReadFile(filepath.Join(b.Dir, CalibrationFile))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || errors.Is(err, syscall.ENOTDIR) { // the last: a packed bundle
 		return nil, ""
 	}
 	if err == nil {
