@@ -80,6 +80,9 @@ func accurateCurve(c *curve) *curve {
 	return &out
 }
 
+// knowErrors makes a curve answer as it does with sigmas.
+func (c *curve) knowErrors() { c.known, c.base = c.xs, polyline{c.xs, c.ys} }
+
 // polyline are points, ascending, with straight lines between them.
 type polyline struct {
 	xs []int
@@ -234,4 +237,7 @@ func farSigma(q, end int) float64 {
 
 // repeatSigma is how well a measured time repeats in another boot, relative:
 // short kernels do so worst. From layers of 8 to 700 us on H100 and H200.
-func repeatSigma(us float64) float64 { return 0.006 + 0.05/math.Sqrt(max(us, 1)) }
+func repeatSigma(us float64) float64 { return leastSigma + 0.05/math.Sqrt(max(us, 1)) }
+
+// leastSigma is that of a long kernel.
+const leastSigma = 0.006

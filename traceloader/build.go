@@ -80,7 +80,7 @@ func (b *tpBuild) start(wait *sync.WaitGroup) {
 		}, o, f.warn)
 		if o.Rules == Accurate {
 			for _, c := range t.collectives {
-				c.known = c.xs // their errors are known
+				c.knowErrors()
 			}
 		}
 		return err

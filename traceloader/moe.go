@@ -68,7 +68,7 @@ func newMoETable(rows []perfio.MoERow, o *Options, warn func(string, ...any)) (*
 			return nil, fmt.Errorf("activated_experts %d: %w", e, err)
 		}
 		if m.errors {
-			c.known = c.xs
+			c.knowErrors()
 		}
 		m.rows = append(m.rows, c)
 	}
@@ -151,7 +151,7 @@ func (m *moeTable) across(tokens, experts int) float64 {
 		return (&curve{known: m.experts}).sigma(experts) // as beyond any curve, and with as few points
 	}
 	value := func(i int) float64 { return max(1, m.rows[i].value(tokens)) }
-	worst := measuredSigma
+	worst := repeatSigma(float64(m.latency(tokens, experts)) / 1000)
 	for i := 1; i < n-1; i++ {
 		t := float64(m.experts[i]-m.experts[i-1]) / float64(m.experts[i+1]-m.experts[i-1])
 		worst = max(worst, math.Abs(math.Log(value(i)/lerp(value(i-1), value(i+1), t))))

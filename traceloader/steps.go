@@ -305,7 +305,8 @@ func (s Steps) Estimate(b Batch) (Estimate, bool) {
 }
 
 // layersSigma is the relative error of a sum of layers: theirs, each by its part
-// of the sum. All share how well a run repeats. 0 where one is not known.
+// of the sum, at least what all share, how well a run repeats. 0 where one is not
+// known.
 func layersSigma(k *Step, depth int, answers []Answer) float64 {
 	var total, squares float64
 	for _, part := range [...]struct {
@@ -322,5 +323,5 @@ func layersSigma(k *Step, depth int, answers []Answer) float64 {
 		}
 		answers = answers[len(part.layers):]
 	}
-	return max(measuredSigma, math.Sqrt(squares)/total)
+	return max(leastSigma, math.Sqrt(squares)/total)
 }

@@ -47,9 +47,17 @@ func newAccuracyCommand() *cobra.Command {
 			if err := known("--tests", tests, append(accuracy.Tests(), accuracy.Optional()...)); err != nil {
 				return err
 			}
+			if shots != "" && cmd.Flags().Changed("tests") {
+				return usagef("found --tests beside --shots, expected one of them: measured batches are judged by kind, without tests")
+			}
 			bundle, err := readBundle(args[0])
 			if err != nil {
 				return err
+			}
+			for _, degree := range tps {
+				if bundle.TP(degree) == nil {
+					return fmt.Errorf("%s: found no tp%d, expected one of: %s", args[0], degree, degreeNames(bundle))
+				}
 			}
 			options := judge.Options{Tests: tests, TPs: tps, Rules: rules}
 			if shots != "" {
@@ -162,14 +170,20 @@ func writeScores(out io.Writer, names []string, rows []scoreRow) error {
 
 func writeScoresCSV(out io.Writer, names []string, rows []scoreRow) error {
 	w := csv.NewWriter(out)
-	if err := w.Write(append(slices.Clone(names), "n", "p50", "p90", "p99", "max", "bias", "unanswered")); err != nil {
+	if err := w.Write(append(slices.Clone(names), "n", "p50", "p90", "p99", "max", "bias", "unanswered", "within_1_sigma", "within_2_sigma")); err != nil {
 		return err
 	}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'f', 4, 64) }
+	within := func(s accuracy.Stats, x float64) string {
+		if s.Within2 == 0 { // these rules give no sigma
+			return ""
+		}
+		return number(x)
+	}
 	for _, r := range rows {
 		s := r.stats
 		if err := w.Write(append(slices.Clone(r.names), strconv.Itoa(s.N), number(s.P50), number(s.P90), number(s.P99),
-			number(s.Max), number(s.Bias), strconv.Itoa(s.Unanswered))); err != nil {
+			number(s.Max), number(s.Bias), strconv.Itoa(s.Unanswered), within(s, s.Within1), within(s, s.Within2))); err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ func newLintCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asJSON, _ := cmd.Flags().GetBool("json")
 			if list {
-				return listRules(cmd.OutOrStdout())
+				return listRules(cmd.OutOrStdout(), asJSON)
 			}
 			write := printFinding
 			if asJSON {
@@ -113,12 +113,22 @@ func printFinding(w io.Writer, _ string, f lint.Finding) error {
 	return err
 }
 
-func listRules(w io.Writer) error {
-	for _, r := range lint.Rules() {
-		if _, err := fmt.Fprintf(w, "%-18s %-8s %s\n", r.Name, r.Severity, r.About); err != nil {
+func listRules(w io.Writer, asJSON bool) error {
+	encoder := json.NewEncoder(w)
+	for _, r := range append(lint.Rules(), lint.Synthetic) {
+		var err error
+		if asJSON {
+			err = encoder.Encode(struct {
+				Rule     string        `json:"rule"`
+				Severity lint.Severity `json:"severity"`
+				About    string        `json:"about"`
+			}{r.Name, r.Severity, r.About})
+		} else {
+			_, err = fmt.Fprintf(w, "%-18s %-8s %s\n", r.Name, r.Severity, r.About)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "%-18s %-8s %s\n", lint.Synthetic.Name, lint.Synthetic.Severity, lint.Synthetic.About)
-	return err
+	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +26,22 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newValidateCommand(), newInspectCommand(), newQueryCommand(), newAccuracyCommand(), newCalibrateCommand())
 	root.AddCommand(newLintCommand(), newDiffCommand(), newMergeCommand(), newExportCommand(), newPlotCommand(), newPackCommand(), newUnpackCommand())
 	root.AddCommand(newTPCommand(), newStepsCommand())
+	for _, cmd := range root.Commands() {
+		if slices.Contains(filesOnly, cmd.Name()) {
+			cmd.PreRunE = refuseJSON
+		}
+	}
 	return root
+}
+
+// filesOnly are the verbs that write a file and have nothing to print as JSON.
+var filesOnly = []string{"report", "plot", "export", "pack", "unpack"}
+
+func refuseJSON(cmd *cobra.Command, _ []string) error {
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return usagef("--json: found it with %s, which prints no JSON", cmd.Name())
+	}
+	return nil
 }
 
 // exactArgs is cobra's check with an error that ends in status 2.

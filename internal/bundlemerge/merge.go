@@ -113,6 +113,10 @@ func orderOf(b *perfio.Bundle) string {
 	return "none, which is the prefill first"
 }
 
+func hasFit(b *perfio.Bundle) bool {
+	return slices.ContainsFunc(b.TPs, func(tp perfio.TP) bool { return tp.SkewFit != nil })
+}
+
 func hasSkew(b *perfio.Bundle) bool {
 	return slices.ContainsFunc(b.TPs, func(tp perfio.TP) bool { return len(tp.Skew) > 0 })
 }
@@ -196,7 +200,7 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 	owner, sweeps := -1, 0
 	for i, p := range parts {
 		from = append(from, p.Meta.ProfiledAt())
-		if hasSkew(p) || slices.ContainsFunc(p.TPs, func(tp perfio.TP) bool { return tp.SkewFit != nil }) {
+		if hasSkew(p) || hasFit(p) {
 			owner = i
 			sweeps++
 		}
@@ -224,6 +228,8 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 		return errors.Join(err, m.Set(parts[owner].Meta.Clone().Get("skew_fit"), "skew_fit"))
 	}
 	m.Delete("skew_fit")
-	r.Notes = append(r.Notes, "the skew fit is left out, since several parts hold a skew sweep: profile fit makes it anew")
+	if slices.ContainsFunc(parts, hasFit) {
+		r.Notes = append(r.Notes, "the skew fit is left out, since several parts hold a skew sweep: profile fit makes it anew")
+	}
 	return errors.Join(err, m.Set(false, "skew_fit", "enabled"))
 }
