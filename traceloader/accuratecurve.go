@@ -199,7 +199,7 @@ func (p *polyline) tailLevel(slope float64) float64 {
 func (c *curve) sigma(q int) float64 {
 	known := c.known
 	if len(known) < 3 {
-		return 0.1
+		return fewSigma
 	}
 	first, last := known[0], known[len(known)-1]
 	repeat := repeatSigma(c.value(q) / 1000)
@@ -212,7 +212,7 @@ func (c *curve) sigma(q int) float64 {
 		}
 		return repeat
 	case q > last:
-		return 0.05 + farSigma(q, last)
+		return edgeSigma + farSigma(q, last)
 	case q < first:
 		return repeat + farSigma(first, max(q, 1))
 	}
@@ -224,11 +224,16 @@ func (c *curve) sigma(q int) float64 {
 		errs = append(errs, math.Abs(math.Log(c.value(b.xs[i])/line)))
 	}
 	if len(errs) == 0 {
-		return max(repeat, 0.05)
+		return max(repeat, edgeSigma)
 	}
 	slices.Sort(errs)
 	return math.Hypot(repeat, errs[(len(errs)-1)*68/100])
 }
+
+const (
+	fewSigma  = 0.1  // with fewer than three points
+	edgeSigma = 0.05 // just beyond a range
+)
 
 // farSigma grows by 5% with each doubling beyond a range.
 func farSigma(q, end int) float64 {

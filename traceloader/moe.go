@@ -147,8 +147,11 @@ func (m *moeTable) sigma(tokens, experts int) float64 {
 // are too few rows for a quantile.
 func (m *moeTable) across(tokens, experts int) float64 {
 	n := len(m.experts)
-	if n < 3 || experts > m.experts[n-1] {
-		return (&curve{known: m.experts}).sigma(experts) // as beyond any curve, and with as few points
+	switch last := m.experts[n-1]; {
+	case n < 3:
+		return fewSigma
+	case experts > last:
+		return edgeSigma + farSigma(experts, last)
 	}
 	value := func(i int) float64 { return max(1, m.rows[i].value(tokens)) }
 	worst := repeatSigma(float64(m.latency(tokens, experts)) / 1000)
