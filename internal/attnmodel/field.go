@@ -584,8 +584,8 @@ func (f *field) local(q *features, skip int) (mean, grid float64) {
 // sigma is one standard error at q, where the process has the given variance:
 // what nodes that were left out say, how well another sweep repeats and how far
 // slices of this one are apart. Where only the nodes of a grid say it and q is
-// not of their grid, a share of what the model leaves over is added, which they
-// do not show.
+// not of their grid, a share of what the model leaves over of them is added,
+// which those left out do not show.
 func (f *field) sigma(q features, variance, rough float64) float64 {
 	if f.left == nil {
 		return math.Sqrt(variance + f.noise + 1e-3)
@@ -598,7 +598,11 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 	square := left*left*local*(variance+f.noise) + repeat*repeat + apartShare*f.apart
 	if !f.gridded(&q, &near) {
 		away := min(1, math.Sqrt(near.d2[0])/0.15)
-		square += rough * rough * away * away * grid * f.signal
+		over := 0.0
+		for _, i := range near.index[:near.n] {
+			over += f.nodes[i].y * f.nodes[i].y
+		}
+		square += rough * rough * away * away * grid * over / float64(near.n)
 	}
 	return math.Sqrt(square)
 }
@@ -606,9 +610,9 @@ func (f *field) sigma(q features, variance, rough float64) float64 {
 const (
 	// leftShare of an error at a node that is left out is what there is between
 	// nodes that are all there.
-	leftShare = 0.85
+	leftShare = 0.8
 	// repeat is how well the same shape repeats in another sweep at least, and
 	// apartShare times the variance of slices what another sweep may have.
-	repeat     = 0.004
+	repeat     = 0.006
 	apartShare = 2
 )

@@ -403,12 +403,12 @@ func bounded(runs []Run) ([]Run, float64) {
 }
 
 // rough is the share of what a basis leaves over that the nodes of a grid do
-// not tell of batches of random lengths: most of it of FlashAttention-3's model,
+// not tell of batches of random lengths: all of it of FlashAttention-3's model,
 // nothing of FlashAttention-2's.
 func rough(k Kernel) float64 {
 	switch k {
 	case KernelFA3:
-		return 0.9
+		return 1
 	case KernelFA2:
 		return 0
 	}
