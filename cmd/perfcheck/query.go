@@ -44,6 +44,11 @@ func newQueryCommand() *cobra.Command {
 			if expect && batch == "" {
 				return usagef("found --expect without --batch")
 			}
+			for _, flag := range []string{"mode", "steps-from", "depth"} {
+				if shots == "" && cmd.Flags().Changed(flag) {
+					return usagef("found --%s without --shots: single lookups are no steps", flag)
+				}
+			}
 			if tp < 1 {
 				return usagef("--tp: found %d, expected at least 1", tp)
 			}

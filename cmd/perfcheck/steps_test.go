@@ -222,6 +222,12 @@ func TestQuerySigma(t *testing.T) {
 			t.Errorf("%v: %s", lookup, out)
 		}
 	}
+	for _, flag := range [][]string{{"--mode", "eager_sync"}, {"--depth", "3"}, {"--steps-from", measuredSteps}} {
+		args := append([]string{"query", "--bundle", moe, "attention", "0", "0", "8", "512"}, flag...)
+		if status, _, errs := call(t, "", args...); status != exitUsage || !strings.Contains(errs, flag[0]+" without --shots") {
+			t.Errorf("%v: status %d, %s", flag, status, errs)
+		}
+	}
 	rows := "tp,lookup,layer,a,b,c,d,e,f,latency_ns\n1,moe,,100,40,,,,,\n"
 	if _, out, _ := call(t, rows, "query", "--bundle", moe, "--rules", "accurate", "--batch", "-", "--status"); !strings.Contains(out, ",interpolated,0.") || !strings.Contains(out, ",status,sigma\n") {
 		t.Error(out)

@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,30 +43,76 @@ func sweep(out string, more ...string) []string {
 
 const sweepDir = "H100/meta-llama/Llama-3.1-8B/bf16"
 
-// startRun starts a replay of a computed bundle, a few milliseconds a shot, and
-// waits until its journal holds some shots.
-func startRun(t *testing.T, program, faults string) (cmd *exec.Cmd, root string) {
+// heldRun starts a replay of a computed bundle, which stands still, stopped by a
+// signal, once ready says that it is far enough. A machine that is too slow to hold
+// it before it ends gets a slower one.
+func heldRun(t *testing.T, program, faults string, ready func(*watch.Status) bool) (cmd *exec.Cmd, root string) {
 	t.Helper()
-	from, root := t.TempDir(), t.TempDir()
+	from := t.TempDir()
 	if out, err := exec.Command(program, sweep(from, "--driver", "roofline")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cmd = exec.Command(program, sweep(root, "--driver", "replay:"+filepath.Join(from, sweepDir)+faults)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it may have ended
-	for {
-		journal, err := os.ReadFile(filepath.Join(root, sweepDir, profile.JournalDir, "shots.jsonl"))
-		if err == nil && bytes.Count(journal, []byte(`"k":"shot"`)) > 20 {
-			return cmd, root
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+	for delay := 5; ; delay *= 4 {
+		root = t.TempDir()
+		cmd = exec.Command(program, sweep(root, "--driver", fmt.Sprintf("replay:%s,delay_ms=%d%s", filepath.Join(from, sweepDir), delay, faults))...)
+		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it may have ended
+		for hold(t, cmd) {
+			_, err := os.Stat(filepath.Join(root, sweepDir, profile.JournalDir, "shots.jsonl"))
+			if err == nil {
+				status, err := watch.New(filepath.Join(root, sweepDir)).Poll()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ready(status) {
+					return cmd, root
+				}
+			} else if !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			goOn(t, cmd)
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 }
+
+// hold stops the process, and says whether it is not at its end instead.
+func hold(t *testing.T, cmd *exec.Cmd) bool {
+	t.Helper()
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return false
+	}
+	for {
+		var status syscall.WaitStatus
+		switch _, err := syscall.Wait4(cmd.Process.Pid, &status, syscall.WUNTRACED, nil); {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			t.Fatal(err)
+		default:
+			return status.Stopped()
+		}
+	}
+}
+
+func goOn(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shots are those of a run that are done.
+func shots(s *watch.Status) (n int) {
+	for _, p := range s.Parts {
+		n += p.Done
+	}
+	return n
+}
+
+// begun: there is something to see of a run, and more to come.
+func begun(s *watch.Status) bool { return shots(s) > 20 && s.State == watch.Running }
 
 func once(t *testing.T, program, dir string) watch.Status {
 	t.Helper()
@@ -79,20 +129,23 @@ func once(t *testing.T, program, dir string) watch.Status {
 
 func TestWatch(t *testing.T) {
 	profileProgram, perfcheck := programs(t)
-	run, root := startRun(t, profileProgram, ",delay_ms=5,noise=0.01,drift=0.03,fail=0.01,seed=3")
+	run, root := heldRun(t, profileProgram, ",noise=0.01,drift=0.03,fail=0.01,seed=3", begun)
 	if s := once(t, perfcheck, root); s.State != watch.Running || s.PID != run.Process.Pid || len(s.Parts) == 0 || s.Parts[0].Total == 0 {
 		t.Errorf("a running one: %+v", s)
 	}
-	out, err := exec.Command(perfcheck, "watch", root, "--every", "100ms").CombinedOutput()
+	watching, first := watchLines(t, perfcheck, root, 2)
+	goOn(t, run)
+	rest, err := watching()
 	if err != nil {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("%v: %s", err, rest)
 	}
+	out := first + rest
 	if err := run.Wait(); err != nil {
 		t.Fatalf("the run itself: %v", err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
 	last := lines[len(lines)-1]
-	if !regexp.MustCompile(`^ended after [0-9a-z]+: complete; all (\d+)/(\d+); `).MatchString(last) || strings.ContainsAny(string(out), "\x1b\r") || len(lines) < 3 {
+	if !regexp.MustCompile(`^ended after [0-9a-z]+: complete; all (\d+)/(\d+); `).MatchString(last) || strings.ContainsAny(out, "\x1b\r") || len(lines) < 3 {
 		t.Errorf("%d lines, the last: %q", len(lines), last)
 	}
 	progress := regexp.MustCompile(`all (\d+)/(\d+)`)
@@ -148,42 +201,59 @@ func recorded(t *testing.T, dir string) map[string]int {
 // what there was.
 func TestWatchKilled(t *testing.T) {
 	profileProgram, perfcheck := programs(t)
-	run, root := startRun(t, profileProgram, ",delay_ms=5")
-	watching := exec.Command(perfcheck, "watch", filepath.Join(root, sweepDir), "--every", "50ms")
-	var out bytes.Buffer
-	watching.Stdout, watching.Stderr = &out, &out
-	if err := watching.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(200 * time.Millisecond)
+	run, root := heldRun(t, profileProgram, "", begun)
+	watching, first := watchLines(t, perfcheck, filepath.Join(root, sweepDir), 1)
 	if err := run.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = run.Wait() // killed
-	_ = watching.Wait()
-	if status := watching.ProcessState.ExitCode(); status != exitProblems || !strings.Contains(out.String(), "went without a word") {
-		t.Errorf("status %d: %s", status, &out)
+	var exit *exec.ExitError
+	if rest, err := watching(); !errors.As(err, &exit) || exit.ExitCode() != exitProblems || !strings.Contains(rest, "went without a word") {
+		t.Errorf("%v: %s%s", err, first, rest)
 	}
 	before := once(t, perfcheck, root)
 	if out, err := exec.Command(profileProgram, "resume", filepath.Join(root, sweepDir)).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	after := once(t, perfcheck, root)
-	done := func(s watch.Status) (n int) {
-		for _, p := range s.Parts {
-			n += p.Done
+	if after.State != watch.Ended || after.Outcome != profile.EndComplete || shots(&before) < 20 || shots(&after) <= shots(&before) {
+		t.Errorf("%d shots before, %d after: %s %s", shots(&before), shots(&after), after.State, after.Outcome)
+	}
+}
+
+// watchLines starts a watch that prints, and reads its first lines; rest waits for
+// its end and gives the others.
+func watchLines(t *testing.T, program, path string, lines int) (rest func() (string, error), first string) {
+	t.Helper()
+	cmd := exec.Command(program, "watch", path, "--every", "50ms")
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewReader(pipe)
+	for range lines {
+		line, err := out.ReadString('\n')
+		if first += line; err != nil {
+			t.Fatalf("%v: %s", err, first)
 		}
-		return n
 	}
-	if after.State != watch.Ended || after.Outcome != profile.EndComplete || done(before) < 20 || done(after) <= done(before) {
-		t.Errorf("%d shots before, %d after: %s %s", done(before), done(after), after.State, after.Outcome)
-	}
+	return func() (string, error) {
+		text, err := io.ReadAll(out)
+		return string(text), errors.Join(err, cmd.Wait())
+	}, first
 }
 
 // On a terminal the page replaces itself.
 func TestWatchOnATerminal(t *testing.T) {
 	profileProgram, perfcheck := programs(t)
-	_, root := startRun(t, profileProgram, ",delay_ms=4")
+	const attention = `tp2  attention    \[=*-+\] `
+	run, root := heldRun(t, profileProgram, "", func(s *watch.Status) bool {
+		return regexp.MustCompile(attention).MatchString(strings.Join(s.Lines(), "\n")) && s.State == watch.Running && s.ShotsPerSecond > 0
+	})
 	cmd := exec.Command(perfcheck, "watch", root, "--every", "50ms")
 	cmd.Env = append(os.Environ(), "TERM=xterm")
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 30, Cols: 100})
@@ -191,13 +261,20 @@ func TestWatchOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	var screen bytes.Buffer
+	for begin := make([]byte, 4096); !regexp.MustCompile(attention).Match(screen.Bytes()); {
+		n, err := terminal.Read(begin)
+		if screen.Write(begin[:n]); err != nil {
+			t.Fatalf("%v: %s", err, &screen)
+		}
+	}
+	goOn(t, run)
 	_, _ = screen.ReadFrom(terminal) // ends with an error when the program closes it
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, &screen)
 	}
 	for _, want := range []string{
-		`\x1b\[\d+A\x1b\[2K`, `  running for \d+s \(process \d+\)`, `tp1  dense        \[=+\] +28/28 +100%`, `tp2  attention    \[=*-+\] `,
-		`  shots +[0-9.]+ shots/s, \d+s left`, `  anchors +\d+ anchors, now `, `  failures +0 failed`, `  ended after \d+s: complete`,
+		`\x1b\[\d+A\x1b\[2K`, `  running for [0-9hms]+ \(process \d+\)`, `tp1  dense        \[=+\] +28/28 +100%`, attention,
+		`  shots +[0-9.]+ shots/s, [0-9hms]+ left`, `  anchors +\d+ anchors, now `, `  failures +0 failed`, `  ended after [0-9hms]+: complete`,
 	} {
 		if !regexp.MustCompile(want).Match(screen.Bytes()) {
 			t.Errorf("the screen never showed %s", want)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/layerprof/layerprof/profile"
 	"github.com/layerprof/layerprof/profile/replay"
@@ -69,31 +70,44 @@ type sweepFlags struct {
 
 // addSweepFlags defines the flags on cmd.
 func addSweepFlags(cmd *cobra.Command) *sweepFlags {
+	f := addEngineFlags(cmd)
+	f.addPlanFlags(cmd.Flags())
+	return f
+}
+
+// addEngineFlags defines those that say which engine runs and how: all that a
+// command without a plan has a use for. The others have no value yet.
+func addEngineFlags(cmd *cobra.Command) *sweepFlags {
 	f := &sweepFlags{}
 	flags := cmd.Flags()
 	flags.StringVar(&f.Model, "model", "", "model: a Hugging Face `id`, a folder or a config.json")
-	flags.StringVar(&f.Hardware, "hardware", "", "`name` of the hardware, for the bundle's folder and for facts about it")
-	flags.StringVar(&f.Variant, "variant", "", "`name` of the bundle's last folder (default: made of the data types)")
 	flags.StringVar(&f.Architecture, "architecture", "", "architecture `file` in place of the one for the model's type")
 	flags.StringVar(&f.Out, "out", "perf", "`folder` that bundles stand in")
 	flags.StringVar(&f.Driver, "driver", "", "what measures: roofline, replay:BUNDLE[,key=value...], vllm, exec:CMD")
-	flags.StringVar(&f.Spec, "spec", "", "hardware specification `file` for the roofline driver")
-	flags.IntSliceVar(&f.TPs, "tp", []int{1}, "tensor-parallel degrees")
-	flags.StringVar(&f.TPMode, "tp-mode", "emulated", "emulated (one device, sizes divided by the degree) or real (as many devices, collectives measured)")
 	flags.StringVar(&f.DType, "dtype", "auto", "data type of weights and activations, by the engine's name")
 	flags.StringVar(&f.KVCacheDType, "kv-cache-dtype", "auto", "data type of the KV cache")
-
 	flags.IntVar(&f.MaxNumBatchedTokens, "max-num-batched-tokens", 2048, "most tokens a step")
 	flags.IntVar(&f.MaxNumSeqs, "max-num-seqs", 256, "most requests a step")
 	flags.IntVar(&f.MaxModelLen, "max-model-len", 0, "longest sequence (0: the model's own)")
-	flags.IntVar(&f.KVBlocks, "kv-blocks", 0, "KV cache blocks, for drivers that have no cache of their own (0: no limit)")
-	flags.IntVar(&f.BlockSize, "block-size", 16, "tokens a KV cache block, where no engine says it")
 	flags.StringToStringVar(&f.EngineArgs, "engine-arg", nil, "`key=value` passed to the engine as it is; repeatable")
 	flags.StringVar(&f.Python, "python", "", "`interpreter` of the environment that has vLLM (default: python3)")
 	flags.StringToStringVar(&f.Env, "env", nil, "`NAME=value` in the worker's environment; repeatable")
 	flags.DurationVar(&f.BootDeadline, "boot-deadline", 20*time.Minute, "longest that a worker's engine may take to boot")
 	flags.StringVar(&f.EngineLog, "engine-log", "", "`file` to which a worker's whole log is added (-: standard error)")
+	flags.Int64Var(&f.Seed, "seed", 0, "seed of random batches, order, weights and cache contents")
+	f.given = flags.Changed
+	return f
+}
 
+// addPlanFlags defines those that say what is measured.
+func (f *sweepFlags) addPlanFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&f.Hardware, "hardware", "", "`name` of the hardware, for the bundle's folder and for facts about it")
+	flags.StringVar(&f.Variant, "variant", "", "`name` of the bundle's last folder (default: made of the data types)")
+	flags.StringVar(&f.Spec, "spec", "", "hardware specification `file` for the roofline driver")
+	flags.IntSliceVar(&f.TPs, "tp", []int{1}, "tensor-parallel degrees")
+	flags.StringVar(&f.TPMode, "tp-mode", "emulated", "emulated (one device, sizes divided by the degree) or real (as many devices, collectives measured)")
+	flags.IntVar(&f.KVBlocks, "kv-blocks", 0, "KV cache blocks, for drivers that have no cache of their own (0: no limit)")
+	flags.IntVar(&f.BlockSize, "block-size", 16, "tokens a KV cache block, where no engine says it")
 	flags.StringVar(&f.Plan, "plan", "full", "full (LLMServingSim's grids) or lean (by attention kernel)")
 	flags.StringVar(&f.Kernel, "attention-kernel", "", "fa2 or fa3: the kernel family that a lean plan is for (default: the engine's)")
 	flags.StringVar(&f.Order, "order", "engine", "mixed batches with the decodes first (engine) or prefill-first")
@@ -111,14 +125,10 @@ func addSweepFlags(cmd *cobra.Command) *sweepFlags {
 	flags.Float64Var(&f.SkewKVSFactor, "skew-kvs-factor", 2, "step of the skew cases' short decode length")
 	flags.IntVar(&f.RandomBatches, "random-batches", 0, "random batches for batches.jsonl (0: the plan's own number, -1: none)")
 	flags.IntVar(&f.Validation, "validation", 0, "random batches of another stream, kept apart from every fit")
-	flags.Int64Var(&f.Seed, "seed", 0, "seed of random batches, order, weights and cache contents")
-
-	f.stepFlags.add(flags)
 	flags.IntVar(&f.Blocks, "blocks", 2, "decoder blocks to boot, 1 or 2; the last one's layers count")
 	flags.IntVar(&f.Warmup, "warmup", 1, "runs of a shot before the timed ones")
 	flags.IntVar(&f.Iterations, "iterations", 3, "timed runs of a shot")
-	f.given = flags.Changed
-	return f
+	f.stepFlags.add(flags)
 }
 
 // planOptions are the flags as the plan takes them. shareRepeats is the

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/layerprof/layerprof/examples/serving/sim"
 	"github.com/layerprof/layerprof/internal/atomicfile"
@@ -53,11 +55,14 @@ list that is being served; a second signal leaves at once. Modes that are
 through are in the report; the exit status is 3.`,
 		Args: cobra.ExactArgs(1),
 	}
-	c := &serveCheck{app: a, sweep: addSweepFlags(cmd)}
+	c := &serveCheck{app: a, sweep: addEngineFlags(cmd)}
+	// Nothing is planned; the defaults are valid.
+	c.sweep.addPlanFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	flags := cmd.Flags()
 	flags.StringVar(&c.requests, "requests", "", "CSV `file` with the requests to serve (default: a random list)")
 	flags.StringSliceVar(&c.modes, "mode", nil, "`modes` to serve in (default: those of the driver that the bundle has steps of)")
 	// The bundles' folder has no part in this.
+	flags.Lookup("driver").Usage = "what serves: vllm or exec:CMD (default: vllm)"
 	out := flags.Lookup("out")
 	out.Usage, out.DefValue, c.sweep.Out = "`folder` for what was measured and the report", "serve-check", "serve-check"
 	flags.StringVar(&c.rules, "rules", "accurate", "lookup rules of the layers: accurate or parity")
@@ -71,6 +76,7 @@ through are in the report; the exit status is 3.`,
 		if err := setFlags(cmd, flagsOfMeta(bundle), args[0]); err != nil {
 			return err
 		}
+		c.sweep.Hardware = bundle.Meta.Hardware()
 		if c.sweep.Driver == "" {
 			c.sweep.Driver = "vllm"
 		}
@@ -104,6 +110,9 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 	}
 	if err := stepjudge.Limit(c.maxError).Check(); err != nil {
 		return usageErrorf("max-error: %v", err)
+	}
+	if c.layers < 0 {
+		return usageErrorf("layers: found %d, expected at least 0", c.layers)
 	}
 	var list []*sim.Request
 	if c.requests != "" {
@@ -149,7 +158,7 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 			return usageErrorf("mode: found %q, expected some of %v", mode, perfio.StepModes())
 		}
 		// Before the first boot: what cannot be predicted need not be served.
-		if _, err := table.Steps(1, traceloader.StepOptions{Mode: traceloader.StepMode(mode), Depth: max(c.layers, s.Model.NumHiddenLayers)}); err != nil {
+		if _, err := table.Steps(1, traceloader.StepOptions{Mode: traceloader.StepMode(mode), Depth: cmp.Or(c.layers, s.Model.NumHiddenLayers)}); err != nil {
 			return err
 		}
 	}
@@ -180,10 +189,7 @@ func (c *serveCheck) run(ctx context.Context, bundle *perfio.Bundle) (err error)
 func (c *serveCheck) mode(ended *askedToEnd, server profile.StepDriver, s *sweep, table *traceloader.Table, mode string, list []*sim.Request) (*checkedRun, error) {
 	fmt.Fprintf(c.stderr, "%s: starting the engine\n", mode)
 	began := time.Now()
-	spec := profile.ServingSpec{EngineSpec: s.engineSpec(1), Layers: c.layers, Mode: mode}
-	if spec.Layers == 0 {
-		spec.Layers = s.Model.NumHiddenLayers
-	}
+	spec := profile.ServingSpec{EngineSpec: s.engineSpec(1), Layers: cmp.Or(c.layers, s.Model.NumHiddenLayers), Mode: mode}
 	engine, err := servecheck.Boot(ended.soon, server, spec, list)
 	if err != nil {
 		return nil, err

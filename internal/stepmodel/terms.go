@@ -56,7 +56,8 @@ func (c Class) ForwardUS(kernelsUS float64) (device, launch float64) {
 
 const (
 	deviceBoundShare = 0.75 // launching takes less than this share of the forward: the device sets the pace
-	longestPause     = 5    // steps: what takes longer is no pause of a steady server
+	longestPause     = 5    // steps: what takes longer counts as this
+	oneOff           = 10   // steps: what takes longer is compiling or loading, and no pause of a steady server
 	leastRows        = 6    // for a class to have a line of its own
 )
 
@@ -192,7 +193,7 @@ func (t *Terms) AsyncStepUS(r Row) float64 {
 // not count as error of all steps.
 func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 	errors := make(map[string][]float64)
-	excess := make(map[string]float64)
+	excess, steady := make(map[string]float64), make(map[string]float64)
 	for _, r := range rows {
 		measured := r.StepUS
 		if r.DeviceUS > 0 {
@@ -203,12 +204,15 @@ func (t *Terms) sigmas(rows []Row, predict func(Row) float64) {
 		}
 		predicted := predict(r)
 		errors[r.Class] = append(errors[r.Class], math.Abs(predicted/measured-1))
-		excess[r.Class] += min(measured, longestPause*predicted) - predicted
+		if measured <= oneOff*predicted {
+			excess[r.Class] += min(measured, longestPause*predicted) - predicted
+			steady[r.Class]++
+		}
 	}
 	for name, e := range errors {
 		c := t.Classes[name]
 		c.Sigma = quantile(e, 0.68)
-		c.PauseUS = max(0, excess[name]/float64(len(e)))
+		c.PauseUS = max(0, excess[name]/max(1, steady[name]))
 		t.Classes[name] = c
 	}
 }
@@ -305,6 +309,9 @@ func (t *Terms) pauses(rows []Row, hostUS func(Row) float64) {
 			continue
 		}
 		step := t.AsyncStepUS(r)
+		if host > oneOff*step {
+			continue
+		}
 		sum[r.Class] += max(0, min(host, longestPause*step)-step)
 		count[r.Class]++
 	}

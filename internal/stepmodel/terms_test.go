@@ -3,6 +3,7 @@ package stepmodel
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -168,6 +169,14 @@ func TestPauses(t *testing.T) {
 	}
 	near(t, "pause", terms.Classes["NONE"].PauseUS, paused/count, 0.1*paused/count)
 	near(t, "no pause", terms.Classes["FULL"].PauseUS, 0, 10)
+	// A step that waits for compilation is no pause, of whichever scheduling.
+	ahead := terms.Ahead(rows)
+	i := slices.IndexFunc(rows, func(r Row) bool { return r.Class == "FULL" })
+	compiled := rows[i]
+	compiled.StepUS *= 50
+	with := append(slices.Clone(rows), compiled)
+	near(t, "compiled", FitSync(with).Classes["FULL"].PauseUS, terms.Classes["FULL"].PauseUS, 1)
+	near(t, "compiled, ahead", FitSync(with).Ahead(with).Classes["FULL"].PauseUS, ahead.Classes["FULL"].PauseUS, 1)
 }
 
 func TestAtDepth(t *testing.T) {
