@@ -30,6 +30,14 @@ func applyAccurate(t *Table, b *perfio.Bundle, o *Options) {
 		t.warnings = append(t.warnings, w...)
 	}
 	t.calibration = &Calibration{Version: calibrationVersion, TPs: found}
+	for _, c := range found {
+		if c.Attention == nil {
+			continue
+		}
+		if w := c.Attention.Contradiction(); w != "" {
+			t.warnings = append(t.warnings, fmt.Sprintf("tp%d: %s", c.TP, w))
+		}
+	}
 }
 
 // applyAccurateTP calibrates a tp folder. Warnings say what of it, or of the

@@ -57,5 +57,8 @@ func printCalibration(w io.Writer, tp traceloader.TPCalibration) error {
 	for _, s := range tp.Attention.Tried {
 		fmt.Fprintf(table, "\t%s\t%d\t%.2f\t%.2f\t\n", s.Basis, s.N, s.P50, s.P90)
 	}
+	for _, s := range tp.Attention.Skew {
+		fmt.Fprintf(table, "\t%s\t%d of skew.csv\t%.2f\t%.2f\t\n", s.Basis, s.N, s.P50, s.P90)
+	}
 	return table.Flush()
 }

@@ -32,6 +32,7 @@ func TestFlagsThatDoNotApply(t *testing.T) {
 		{[]string{"pack", dir, "-o", filepath.Join(work, "c.tar.zst"), "--json"}, exitUsage, "--json: found it with pack"},
 		{[]string{"unpack", packed, filepath.Join(work, "u"), "--json"}, exitUsage, "--json: found it with unpack"},
 		{[]string{"accuracy", dir, "--shots", shots, "--tests", "T1"}, exitUsage, "found --tests beside --shots"},
+		{[]string{"merge", dir, dir, "-o", filepath.Join(work, "m"), "--keep-first", "--keep-last"}, exitUsage, "expected one of them at most"},
 		{[]string{"accuracy", dir, "--tp", "5"}, exitFailed, "found no tp5, expected one of: tp1, tp2"},
 		{[]string{"accuracy", dir, "--tp", "5", "--shots", shots}, exitFailed, "found no tp5, expected one of: tp1, tp2"},
 		{[]string{"calibrate", packed}, exitFailed, "found a packed bundle, expected a folder"},

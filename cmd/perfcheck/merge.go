@@ -19,7 +19,8 @@ import (
 func newMergeCommand() *cobra.Command {
 	var (
 		output, floor, limit string
-		keepFirst, partial   bool
+		keepFirst, keepLast  bool
+		partial              bool
 		without              []string
 	)
 	cmd := &cobra.Command{
@@ -28,7 +29,7 @@ func newMergeCommand() *cobra.Command {
 		Long: "Merge writes a bundle with the tables, degrees and rows of all parts into a folder that must not exist. Parts\n" +
 			"that were measured differently (other limits, versions, devices) are refused. Rows that several parts hold\n" +
 			"must agree within the noise: where they do not, they are listed, nothing is written and the exit status is 5,\n" +
-			"unless --keep-first says that the first part's rows count. Files that are no table of a bundle stay\n" +
+			"unless --keep-first says that the first part's rows count or --keep-last that the last one's do. Files that are no table of a bundle stay\n" +
 			"behind, which is said.\n\n" +
 			"What profile run --shard measured is put together from the shards' journals: those of BUNDLE in their place,\n" +
 			"or those of several folders into --output. For each shard merge says how long its anchors took by those of the\n" +
@@ -44,6 +45,9 @@ func newMergeCommand() *cobra.Command {
 			}
 			if output == "" && len(args) > 1 {
 				return usagef("found no --output, expected the folder to write")
+			}
+			if keepFirst && keepLast {
+				return usagef("found --keep-first and --keep-last, expected one of them at most")
 			}
 			noise, err := parseShare("--floor", floor)
 			if err != nil {
@@ -64,19 +68,20 @@ func newMergeCommand() *cobra.Command {
 					return err
 				}
 			}
-			return mergeParts(cmd, args, output, noise, keepFirst)
+			return mergeParts(cmd, args, output, noise, keepFirst, keepLast)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the folder to write; of shards, that of the bundle itself where not given")
 	cmd.Flags().StringVar(&floor, "floor", "1%", "the difference of overlapping rows that is always noise")
 	cmd.Flags().BoolVar(&keepFirst, "keep-first", false, "where parts contradict each other, take the first one's rows")
+	cmd.Flags().BoolVar(&keepLast, "keep-last", false, "where parts hold the same row, take the last one's, as of rows that were measured again")
 	cmd.Flags().StringVar(&limit, "max-shard-ratio", "5%", "how far a shard's anchors may be from the others'")
 	cmd.Flags().StringArrayVar(&without, "without", nil, "a shard's `file` to leave out, as merge lists it; repeatable")
 	cmd.Flags().BoolVar(&partial, "partial", false, "write tables of shards that are not through")
 	return cmd
 }
 
-func mergeParts(cmd *cobra.Command, args []string, output string, noise float64, keepFirst bool) error {
+func mergeParts(cmd *cobra.Command, args []string, output string, noise float64, keepFirst, keepLast bool) error {
 	var parts []*perfio.Bundle
 	for _, path := range args {
 		b, err := readBundle(path)
@@ -85,7 +90,7 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 		}
 		parts = append(parts, b)
 	}
-	merged, err := bundlemerge.Merge(parts, noise)
+	merged, err := bundlemerge.Merge(parts, noise, keepLast)
 	if err != nil {
 		return err
 	}
@@ -100,7 +105,7 @@ func mergeParts(cmd *cobra.Command, args []string, output string, noise float64,
 			return err
 		}
 	}
-	if len(merged.Conflicts) > 0 && !keepFirst {
+	if len(merged.Conflicts) > 0 && !keepFirst && !keepLast {
 		fmt.Fprintf(cmd.ErrOrStderr(), "perfcheck: %d conflicts, nothing written\n", len(merged.Conflicts))
 		return errProblems
 	}

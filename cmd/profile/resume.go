@@ -175,6 +175,9 @@ func flagsOfMeta(b *perfio.Bundle) map[string]string {
 		}
 		flags["tp"] += fmt.Sprint(tp.Degree)
 	}
+	if plan := m.Text("plan"); plan == string(profile.FullPlan) || plan == string(profile.LeanPlan) {
+		flags["plan"] = plan // and not a file's or another bundle's
+	}
 	if m.Text("order") == "" {
 		// LLMServingSim's profiler, which does not say so, puts the prefill first.
 		flags["order"] = string(profile.PrefillFirst)

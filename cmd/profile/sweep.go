@@ -35,6 +35,13 @@ func loadSweep(ctx context.Context, f *sweepFlags, shareRepeats bool) (*sweep, e
 			return nil, err
 		}
 		s.fromSource()
+		if f.Lines != "" {
+			if err := s.keepLines(); err != nil {
+				return nil, err
+			}
+		}
+	} else if f.Lines != "" {
+		return nil, usageErrorf("lines: there is no --from-bundle whose lines they are")
 	}
 	if f.PlanFile != "" {
 		if s.planFile, err = os.ReadFile(f.PlanFile); err != nil {

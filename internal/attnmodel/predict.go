@@ -18,9 +18,10 @@ const (
 	KernelFA3
 	Roofline // smooth: arithmetic, memory and a launch
 	Linear   // no basis: straight lines between the grid's points
+	Padded   // Roofline of a kernel whose decodes all cost as much as the longest
 )
 
-var kernelNames = [...]string{"unknown", "fa2", "fa3", "roofline", "linear"}
+var kernelNames = [...]string{"unknown", "fa2", "fa3", "roofline", "linear", "padded"}
 
 // String returns the lower-case name.
 func (k Kernel) String() string {
@@ -82,7 +83,10 @@ type Config struct {
 type Calibration struct {
 	Basis Kernel `json:"basis"`
 	// Tried are the bases with the error of nodes that were left out.
-	Tried  []BasisScore          `json:"tried,omitempty"`
+	Tried []BasisScore `json:"tried,omitempty"`
+	// Skew are the bases that batches of skew.csv were predicted by: first the
+	// best one on the grid, and where they contradict it, others.
+	Skew   []SkewScore           `json:"skew,omitempty"`
 	FA2    *FA2Params            `json:"fa2,omitempty"`
 	FA3    *FA3Params            `json:"fa3,omitempty"`
 	Smooth *[3]rooflineParams    `json:"roofline,omitempty"`
@@ -143,31 +147,39 @@ func New(c Config) *Predictor {
 		}
 	}
 	ask := leftOut(samples)
-	var best *Predictor
-	var bestScore BasisScore
-	var tried []BasisScore
+	var best candidate
+	var tried []candidate
+	var scores []BasisScore
+	try := func(b Kernel) candidate {
+		p := fitted(b, c.Geometry, samples)
+		p.linear = c.Linear
+		t := candidate{p, p.score(ask, samples)}
+		scores = append(scores, t.grid)
+		return t
+	}
 	for _, b := range append(bases, Roofline) {
-		if b == Roofline && bestScore.N > 0 && bestScore.P50+bestScore.P90 < goodScore {
+		if b == Roofline && best.grid.N > 0 && best.grid.P50+best.grid.P90 < goodScore {
 			break // A kernel's schedule that fits like this is the kernel's.
 		}
-		p := fitted(b, c.Geometry, samples)
-		s := p.score(ask, samples)
-		tried = append(tried, s)
-		if best == nil || s.better(bestScore) {
-			best, bestScore = p, s
+		t := try(b)
+		tried = append(tried, t)
+		if best.predictor == nil || t.grid.better(best.grid) {
+			best = t
 		}
 	}
 	if c.Linear != nil {
 		if s := lineScore(ask, samples); s.N > 0 {
-			tried = append(tried, s)
-			if s.better(bestScore) {
-				best = &Predictor{calibration: Calibration{Basis: Linear}}
+			scores = append(scores, s)
+			t := candidate{&Predictor{calibration: Calibration{Basis: Linear}, linear: c.Linear}, s}
+			tried = append(tried, t)
+			if s.better(best.grid) {
+				best = t
 			}
 		}
 	}
-	best.linear = c.Linear
-	best.calibration.Tried = tried
-	return best
+	best = uncontradicted(best, tried, samples, try)
+	best.predictor.calibration.Tried = scores
+	return best.predictor
 }
 
 // A short fit to few samples tells kernels apart.
@@ -255,7 +267,7 @@ func fitted(b Kernel, g Geometry, samples []Sample) *Predictor {
 		params := FitFA2(g, samples, FA2Defaults())
 		p.calibration.FA2, p.model = &params, NewFA2(g, params)
 	default:
-		m := fitRoofline(samples)
+		m := fitRoofline(samples, b == Padded)
 		p.calibration.Smooth, p.model = &m.regimes, m
 	}
 	nodes := p.residuals(samples)
@@ -297,8 +309,8 @@ func restore(c Config, samples []Sample) *Predictor {
 		p.model = NewFA3(c.Geometry, *s.FA3)
 	case s.Basis == KernelFA2 && s.FA2 != nil && c.Geometry.Valid():
 		p.model = NewFA2(c.Geometry, *s.FA2)
-	case s.Basis == Roofline && s.Smooth != nil:
-		p.model = &roofline{*s.Smooth}
+	case (s.Basis == Roofline || s.Basis == Padded) && s.Smooth != nil:
+		p.model = &roofline{*s.Smooth, s.Basis == Padded}
 	case s.Basis == Linear && c.Linear != nil:
 		return p
 	default:

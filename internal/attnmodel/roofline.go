@@ -7,6 +7,7 @@ import "math"
 // is known.
 type roofline struct {
 	regimes [3]rooflineParams
+	padded  bool // decodes count as if all had the longest history
 }
 
 type rooflineParams struct {
@@ -38,7 +39,28 @@ func (m *roofline) TimeUS(runs []Run) float64 {
 
 func (m *roofline) timeUS(runs []Run) (us float64, class int) {
 	class = m.class(runs)
-	return m.regimes[class].timeUS(work(runs)), class
+	return m.regimes[class].timeUS(m.work(runs)), class
+}
+
+func (m *roofline) work(runs []Run) (tokens, pairs, keys float64) {
+	tokens, pairs, keys = work(runs)
+	if !m.padded {
+		return tokens, pairs, keys
+	}
+	longest := 0
+	for _, r := range runs {
+		if r.New == 1 {
+			longest = max(longest, r.History)
+		}
+	}
+	for _, r := range runs {
+		if r.New == 1 {
+			more := float64(r.Count) * float64(longest-r.History)
+			pairs += more
+			keys += more
+		}
+	}
+	return tokens, pairs, keys
 }
 
 func work(runs []Run) (tokens, pairs, keys float64) {
@@ -62,8 +84,8 @@ func (p *rooflineParams) timeUS(tokens, pairs, keys float64) float64 {
 
 // fitRoofline fits each regime that has samples; the others take the constants
 // of one that has.
-func fitRoofline(samples []Sample) *roofline {
-	m := new(roofline)
+func fitRoofline(samples []Sample, padded bool) *roofline {
+	m := &roofline{padded: padded}
 	var of [3][]Sample
 	shortest := math.Inf(1)
 	for _, s := range samples {
@@ -77,7 +99,7 @@ func fitRoofline(samples []Sample) *roofline {
 			continue
 		}
 		known = regime
-		m.regimes[regime] = fitRegime(rows, shortest)
+		m.regimes[regime] = m.fitRegime(rows, shortest)
 	}
 	for regime := range of {
 		if len(of[regime]) == 0 && known >= 0 {
@@ -87,10 +109,10 @@ func fitRoofline(samples []Sample) *roofline {
 	return m
 }
 
-func fitRegime(rows []Sample, shortest float64) rooflineParams {
+func (m *roofline) fitRegime(rows []Sample, shortest float64) rooflineParams {
 	perPair, perKey := math.Inf(1), math.Inf(1)
 	for _, s := range rows {
-		_, pairs, keys := work(s.Runs)
+		_, pairs, keys := m.work(s.Runs)
 		perPair, perKey = min(perPair, s.TimeUS/pairs), min(perKey, s.TimeUS/keys)
 	}
 	params := func(x []float64) rooflineParams {
@@ -101,7 +123,7 @@ func fitRegime(rows []Sample, shortest float64) rooflineParams {
 	residuals := func(x, r []float64) {
 		p := params(x)
 		for i, s := range rows {
-			r[i] = math.Log(p.timeUS(work(s.Runs)) / s.TimeUS)
+			r[i] = math.Log(p.timeUS(m.work(s.Runs)) / s.TimeUS)
 		}
 	}
 	moved := make([]float64, len(rows))

@@ -39,11 +39,13 @@ type Result struct {
 // maxListed bounds the rows of one pair of parts that are listed one by one.
 const maxListed = 1000
 
-// Merge puts the parts together; where two hold a row, the first one's counts.
+// Merge puts the parts together; where two hold a row, the first one's counts,
+// or with keepLast the last one's: but of whole steps, of which a run's own go
+// together. Rows and meta.yaml keep the first part's order and place.
 // Parts that were measured differently are an error that names every key of
 // meta.yaml in which they differ. floor is the relative difference that is never
 // a conflict; 0 is bundlediff.DefaultFloor.
-func Merge(parts []*perfio.Bundle, floor float64) (*Result, error) {
+func Merge(parts []*perfio.Bundle, floor float64, keepLast bool) (*Result, error) {
 	if len(parts) < 2 {
 		return nil, fmt.Errorf("found %d parts, expected two or more", len(parts))
 	}
@@ -65,7 +67,7 @@ func Merge(parts []*perfio.Bundle, floor float64) (*Result, error) {
 			out.compare(p, parts[:i], floor)
 		}
 		for _, tp := range p.TPs {
-			out.add(tp)
+			out.add(tp, keepLast)
 		}
 	}
 	slices.SortFunc(out.Bundle.TPs, func(a, b perfio.TP) int { return a.Degree - b.Degree })
@@ -148,41 +150,48 @@ func (r *Result) compare(p *perfio.Bundle, before []*perfio.Bundle, floor float6
 	}
 }
 
-// add takes the rows of a degree that are not there yet.
-func (r *Result) add(tp perfio.TP) {
+// add takes the rows of a degree that are not there yet, and with replace the
+// others too.
+func (r *Result) add(tp perfio.TP, replace bool) {
 	to := r.Bundle.TP(tp.Degree)
 	if to == nil {
 		r.Bundle.TPs = append(r.Bundle.TPs, perfio.TP{Degree: tp.Degree})
 		to = r.Bundle.TP(tp.Degree)
 	}
-	to.Dense = union(to.Dense, tp.Dense, func(r perfio.DenseRow) any { return [2]any{r.Layer, r.Tokens} })
-	to.PerSequence = union(to.PerSequence, tp.PerSequence, func(r perfio.SequenceRow) any { return [2]any{r.Layer, r.Sequences} })
-	to.Attention = union(to.Attention, tp.Attention, func(r perfio.AttentionRow) any {
+	to.Dense = union(to.Dense, tp.Dense, replace, func(r perfio.DenseRow) any { return [2]any{r.Layer, r.Tokens} })
+	to.PerSequence = union(to.PerSequence, tp.PerSequence, replace, func(r perfio.SequenceRow) any { return [2]any{r.Layer, r.Sequences} })
+	to.Attention = union(to.Attention, tp.Attention, replace, func(r perfio.AttentionRow) any {
 		return [4]int{r.PrefillChunk, r.KVPrefill, r.NDecode, r.KVDecode}
 	})
-	to.MoE = union(to.MoE, tp.MoE, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
-	to.Skew = union(to.Skew, tp.Skew, func(r perfio.SkewRow) any { return [6]any{r.N, r.NB, r.Skew, r.PC, r.KP, r.KVS} })
+	to.MoE = union(to.MoE, tp.MoE, replace, func(r perfio.MoERow) any { return [2]int{r.Tokens, r.ActivatedExperts} })
+	to.Skew = union(to.Skew, tp.Skew, replace, func(r perfio.SkewRow) any { return [6]any{r.N, r.NB, r.Skew, r.PC, r.KP, r.KVS} })
 	to.Steps = unionSteps(tp.Degree, to.Steps, tp.Steps)
-	to.Collectives = union(to.Collectives, tp.Collectives, func(r perfio.CollectiveRow) any {
+	to.Collectives = union(to.Collectives, tp.Collectives, replace, func(r perfio.CollectiveRow) any {
 		return [4]any{r.Layer, r.Collective, r.Tokens, r.Bytes}
 	})
-	to.Batches = union(to.Batches, tp.Batches, func(r perfio.BatchRow) any { return fmt.Sprint(r.Requests) })
+	to.Batches = union(to.Batches, tp.Batches, replace, func(r perfio.BatchRow) any { return fmt.Sprint(r.Requests) })
 }
 
-// union appends the rows of b whose key a lacks; nil stays nil.
-func union[T any](a, b []T, key func(T) any) []T {
+// union appends the rows of b whose key a lacks, and with replace puts the
+// others in the place of a's; nil stays nil.
+func union[T any](a, b []T, replace bool, key func(T) any) []T {
 	if b == nil {
 		return a
 	}
 	out := append([]T{}, a...)
-	has := make(map[any]bool, len(a))
-	for _, row := range a {
-		has[key(row)] = true
+	at := make(map[any]int, len(a))
+	for i, row := range a {
+		at[key(row)] = i
 	}
 	for _, row := range b {
-		if k := key(row); !has[k] {
-			has[k] = true
+		k := key(row)
+		i, has := at[k]
+		switch {
+		case !has:
+			at[k] = len(out)
 			out = append(out, row)
+		case replace:
+			out[i] = row
 		}
 	}
 	return out

@@ -27,7 +27,7 @@ func TestParts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b, c}, 0)
+	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b, c}, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestConflicts(t *testing.T) {
 	a, b := bundletest.Bundle(), bundletest.Bundle()
 	b.Dir = "b"
 	b.TPs[0].Attention[7].TimeUS *= 1.5
-	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0)
+	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestConflicts(t *testing.T) {
 		t.Errorf("two sweeps: notes %q, fit %+v", got.Notes, got.Bundle.Meta.SkewFit())
 	}
 	b.TPs[0].Attention[7].TimeUS = a.TPs[0].Attention[7].TimeUS * 1.005
-	if got, err = bundlemerge.Merge([]*perfio.Bundle{a, b}, 0); err != nil || len(got.Conflicts) != 0 {
+	if got, err = bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false); err != nil || len(got.Conflicts) != 0 {
 		t.Errorf("within the noise: %v, %+v", err, got.Conflicts)
 	}
 }
@@ -114,7 +114,7 @@ func TestOrder(t *testing.T) {
 		{[]*perfio.Bundle{plainEngine, silent}, false, ""},
 		{[]*perfio.Bundle{plainEngine, plainSilent}, false, "engine"},
 	} {
-		got, err := bundlemerge.Merge(test.parts, 0)
+		got, err := bundlemerge.Merge(test.parts, 0, false)
 		switch {
 		case test.refused:
 			if err == nil || !strings.Contains(err.Error(), ": order: found ") {
@@ -138,11 +138,11 @@ func TestOtherSetup(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0); err == nil || !strings.Contains(err.Error(), path[len(path)-1]+": found") {
+		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false); err == nil || !strings.Contains(err.Error(), path[len(path)-1]+": found") {
 			t.Errorf("%v: %v", path, err)
 		}
 	}
-	if _, err := bundlemerge.Merge([]*perfio.Bundle{bundletest.Bundle()}, 0); err == nil {
+	if _, err := bundlemerge.Merge([]*perfio.Bundle{bundletest.Bundle()}, 0, false); err == nil {
 		t.Error("one part: no error")
 	}
 }

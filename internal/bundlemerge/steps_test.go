@@ -54,7 +54,7 @@ func TestStepsJoin(t *testing.T) {
 		perfio.ModeGraphSync:  {"layers": []int{4}, "rows": 4, "capture_sizes": sizes, "boot_seconds": []float64{7}},
 	}, slices.Concat(async[2:], sync)...)
 	c := withSteps(t, "c", map[string]map[string]any{perfio.ModeGraphSync: {"layers": []int{2}, "rows": 4, "capture_sizes": sizes}}, half...)
-	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b, c}, 0)
+	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b, c}, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestStepsDisagree(t *testing.T) {
 	other := slices.Clone(rows)
 	other[5].StepUS *= 1.5 // the second of its batch
 	b := withSteps(t, "b", block("cpu", "one"), other...)
-	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0)
+	got, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,11 +113,11 @@ func TestStepsDisagree(t *testing.T) {
 		"cpu": {"one", "two"}, "vllm_version": {"0.22.1", "0.32.0"}, "model_runner": {"V1", "V2"}, "async_scheduling": {false, true}, "capture_sizes": {[]int{1, 2}, []int{1, 4}},
 	} {
 		a, b := withSteps(t, "a", block(key, values[0]), rows...), withSteps(t, "b", block(key, values[1]), rows...)
-		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0); err == nil || !strings.Contains(err.Error(), "b: steps.per_tp.1.graph_sync."+key+": found") {
+		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false); err == nil || !strings.Contains(err.Error(), "b: steps.per_tp.1.graph_sync."+key+": found") {
 			t.Errorf("%s: %v", key, err)
 		}
 		b.TPs[0].Steps = steps(perfio.ModeGraphAsync, 4, 1) // of another mode: nothing to hold against it
-		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0); err != nil {
+		if _, err := bundlemerge.Merge([]*perfio.Bundle{a, b}, 0, false); err != nil {
 			t.Errorf("%s, of another mode: %v", key, err)
 		}
 	}

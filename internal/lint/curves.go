@@ -63,6 +63,7 @@ func checkFalling(s *subject, r *reporter) {
 		if worst > fallLimit {
 			r.rows([]*tidy.Row{rows[to], rows[from]}, "tp%d %s: %s takes %.1f times less than %s (%.6g and %.6g us)",
 				k.tp, k.layer, rows[to].Shape(), worst, rows[from].Shape(), smooth[to], smooth[from])
+			r.wholly(rows)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/layerprof/layerprof/internal/tidy"
@@ -87,7 +86,7 @@ func checkCopies(s *subject, r *reporter) {
 		if len(found) > 0 {
 			r.rows(found, "tp%d %s: %d of %d rows are not those of tp%d, %s by %.3f times; the layer is tp_stable",
 				p.high, p.layer, len(found), len(p.ratios), p.low, found[0].Shape(), worst)
-			r.found[len(r.found)-1].Again = fmt.Sprintf("profile run --tp %d,%d … in one run, which copies them", p.low, p.high)
+			r.last().Again = r.goOn(found[0].Table, "")
 		}
 	})
 }
@@ -98,8 +97,9 @@ func checkCollectives(s *subject, r *reporter) {
 		switch {
 		case !s.realTP() && len(tp.Collectives) > 0:
 			r.rowsOf(tp.Degree, "collectives", "tp%d has %d rows of collectives and is emulated", tp.Degree, len(tp.Collectives))
+			r.last().Again = ""
 		case s.realTP() && tp.Degree > 1 && len(tp.Collectives) == 0:
-			r.place(perfio.MetaFile, 0, r.again(tp.Degree, "dense"), "tp%d is real and has no collectives: its layers are not all of a step", tp.Degree)
+			r.place(perfio.MetaFile, 0, r.again(tp.Degree, "dense", nil), "tp%d is real and has no collectives: its layers are not all of a step", tp.Degree)
 		case s.realTP():
 			other := slices.IndexFunc(tp.Collectives, func(c perfio.CollectiveRow) bool { return c.Ranks != tp.Degree })
 			if other >= 0 {

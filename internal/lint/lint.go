@@ -52,7 +52,9 @@ type Finding struct {
 	Places []Place `json:"places"`
 	Rows   int     `json:"rows"` // all rows, also those that Places leaves out
 	Reason string  `json:"reason"`
-	// Again is how to measure the rows anew, "" where that does not help.
+	// Again are the commands that measure the rows anew, or what is missing, for
+	// a shell; … and NEW_ROOT, MENDED and FOLDER are the reader's to choose. ""
+	// where measuring does not help.
 	Again string `json:"again,omitempty"`
 	// Keys are the rows' own, one for each of Places, where Places are rows of
 	// dense, per_sequence, attention or moe.
@@ -172,8 +174,16 @@ func (r *reporter) rows(rows []*tidy.Row, format string, args ...any) {
 		f.Places = append(f.Places, Place{r.file(row.File()), row.Line})
 		f.Keys = append(f.Keys, row.Key)
 	}
-	f.Again = r.again(rows[0].TP, rows[0].Table)
+	f.Again = r.again(rows[0].TP, rows[0].Table, rows)
 	r.found = append(r.found, f)
+}
+
+func (r *reporter) last() *Finding { return &r.found[len(r.found)-1] }
+
+// wholly has all rows of the last finding's curve measured anew, of which it
+// names some.
+func (r *reporter) wholly(rows []*tidy.Row) {
+	r.last().Again = r.again(rows[0].TP, rows[0].Table, rows)
 }
 
 // place reports a file as a whole, or one line of it.
@@ -206,27 +216,4 @@ func (r *reporter) file(name string) string {
 		separator = ":"
 	}
 	return strings.TrimSuffix(r.s.Dir, "/") + separator + name
-}
-
-// again is the command that measures one table of one degree anew, by the
-// bundle's own rows.
-func (r *reporter) again(tp int, table string) string {
-	dir := r.s.Dir
-	if dir == "" {
-		dir = "BUNDLE"
-	}
-	return fmt.Sprintf("profile run --model %s --hardware %s --tp %d --only %s --from-bundle %s --out NEW_ROOT --driver …",
-		shellWord(r.s.Meta.Model()), shellWord(r.s.Meta.Hardware()), tp, table, shellWord(dir))
-}
-
-// shellWord quotes a name for the shell, where it needs that: a bundle's names
-// are a stranger's, and the command is there to be copied.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/-+:@%", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

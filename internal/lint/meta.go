@@ -63,13 +63,13 @@ func checkCoverage(s *subject, r *reporter) {
 		} {
 			have, measured := reach[one.name]
 			if file, _, _ := strings.Cut(one.name, " "); measured && have < one.want {
-				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, file), 0, r.again(tp.Degree, strings.TrimSuffix(file, ".csv")),
+				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, file), 0, r.goOn(strings.TrimSuffix(file, ".csv"), ""),
 					"tp%d: %s reach %d, meta.yaml's %s is %d: beyond, lookups extrapolate", tp.Degree, one.name, have, one.limit, one.want)
 			}
 		}
 		for _, regime := range []string{"decode", "prefill", "mixed"} {
 			if len(regimes) > 0 && !regimes[regime] {
-				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.AttentionFile), 0, r.again(tp.Degree, "attention"),
+				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.AttentionFile), 0, r.goOn("attention", ""),
 					"tp%d: attention.csv holds no %s batch", tp.Degree, regime)
 			}
 		}
@@ -108,7 +108,7 @@ func checkMissing(s *subject, r *reporter) {
 				continue // measured at the lowest degree only
 			}
 			if !slices.Contains(keys, layerKey{tp.Degree, table, layer}) {
-				r.place(fmt.Sprintf("tp%d/%s.csv", tp.Degree, table), 0, r.again(tp.Degree, table),
+				r.place(fmt.Sprintf("tp%d/%s.csv", tp.Degree, table), 0, r.goOn(table, ""),
 					"tp%d: no row of %s, a layer of the %s sequence", tp.Degree, layer, s.Meta.Architecture())
 			}
 		}

@@ -160,8 +160,10 @@ func checkUnits(s *subject, r *reporter) {
 		case most > 1 && (heaviest.TimeUS > unitFactor*most || heaviest.TimeUS < most/unitFactor):
 			r.rows([]*tidy.Row{heaviest}, "tp%d %s: %s took %.4g us, %.3g times what the %s needs at least: times are not in microseconds, or the kernel did not run",
 				k.tp, k.layer, heaviest.Shape(), heaviest.TimeUS, heaviest.TimeUS/most, s.spec.Key)
+			r.wholly(rows[k])
 		case most == 0 && k.table != "attention" && k.table != "moe" && !matrix(k.layer) && first.TimeUS > mostUS:
 			r.rows([]*tidy.Row{first}, "tp%d %s: the smallest shape, %s, took %.4g us: times are not in microseconds", k.tp, k.layer, first.Shape(), first.TimeUS)
+			r.wholly(rows[k])
 		}
 	}
 }

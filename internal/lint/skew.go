@@ -50,7 +50,7 @@ func checkMaxBelowMean(s *subject, r *reporter) {
 		case len(found) > 0:
 			r.rows(found, "tp%d skew: t_max_us is below %.2f of t_mean_us in %d of %d rows, at worst %.2f", tp.Degree, maxBelowMean, len(found), len(tp.Skew), worst)
 		case float64(below) > maxBelowShare*float64(len(tp.Skew)) && below >= 5:
-			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, r.again(tp.Degree, "skew"),
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, r.again(tp.Degree, "skew", nil),
 				"tp%d skew: t_max_us is below t_mean_us in %d of %d rows", tp.Degree, below, len(tp.Skew))
 		}
 	}
@@ -89,7 +89,7 @@ func checkSweeps(s *subject, r *reporter) {
 			ratio  float64
 		}{{"pure", ratios.Pure}, {"mixed", ratios.Mixed}} {
 			if off := one.ratio/float64(ratios.Factor) - 1; math.Abs(off) > sweepOffset {
-				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, r.again(tp.Degree, "skew"),
+				r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, r.again(tp.Degree, "skew", nil),
 					"tp%d skew: %s batches take %+.1f%% against attention.csv (%d shared batches): the device was in another state",
 					tp.Degree, one.regime, 100*off, ratios.Shared)
 				break
@@ -116,11 +116,12 @@ func checkFewSamples(s *subject, r *reporter) {
 				wild[0], wild[len(wild)-1] = wild[len(wild)-1], wild[0]
 			}
 		}
-		again := r.again(tp.Degree, "skew")
+		// More cases, not the same ones again.
+		again := r.goOn("skew", " --skew-kvs-factor 1.3")
 		if len(wild) > 0 {
 			r.rows(wild, "tp%d skew_fit: %d of %d buckets have an alpha beyond ±%g on fewer than %d rows, at worst %g on %d",
 				tp.Degree, len(wild), len(tp.SkewFit), wildAlpha, fewSamples, worst.Alpha, worst.NSamples)
-			r.found[len(r.found)-1].Again = again
+			r.last().Again = again
 		}
 		if float64(lone) > loneShare*float64(len(tp.SkewFit)) && lone >= 5 {
 			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, again,
@@ -144,7 +145,7 @@ func checkStaleFit(s *subject, r *reporter) {
 			}
 		}
 		if samples != with {
-			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, "profile fit "+shellWord(s.Dir),
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, r.fitAgain(),
 				"tp%d skew_fit: its buckets hold %d rows, skew.csv has %d with an alpha", tp.Degree, samples, with)
 		}
 	}

@@ -237,7 +237,7 @@ func (s *subject) checkStepMode(r *reporter, tp *perfio.TP, mode string) {
 			padded = append(padded, q.PaddedTokens)
 		}
 	}
-	again := r.again(tp.Degree, "step")
+	again := r.again(tp.Degree, "step", nil)
 	switch {
 	case block == nil && count > 0:
 		r.place(perfio.MetaFile, 0, again, "%s: step.csv has %d rows, meta.yaml nothing of how the engine ran them (steps.per_tp.%d.%s)", about, count, tp.Degree, mode)

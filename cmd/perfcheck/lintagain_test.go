@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/layerprof/layerprof/perfio"
+)
+
+// The command that lint prints beside a finding mends it: each fault is planted
+// in a small bundle, the command is run as it stands, and the bundle it leaves
+// has no finding and the rows that it had before.
+func TestLintAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds two programs")
+	}
+	program, _ := programs(t)
+	bin := filepath.Dir(program)
+	shell := func(dir, command string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", command)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	const bundle = "perf/H200/meta-llama/Llama-3.1-8B/bf16"
+	const run = "profile run --driver roofline --hardware H200 --model meta-llama/Llama-3.1-8B --max-num-batched-tokens 256 --max-num-seqs 16 --attention-max-kv 2048 --out perf"
+	base := map[string]string{"full": t.TempDir(), "lean": t.TempDir(), "prefill first": t.TempDir()}
+	shell(base["full"], run+" --tp 1,2 --skip-skew")
+	shell(base["lean"], run+" --plan lean --random-batches -1")
+	shell(base["prefill first"], run+" --order prefill-first --iterations 2 --skew-n-factor 4")
+	// edit changes the lines of a file that begin with a prefix; "" takes a line out.
+	edit := func(file, prefix string, change func(line string) string) func(dir string) {
+		return func(dir string) {
+			name := filepath.Join(dir, bundle, file)
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			n := 0
+			for _, line := range strings.SplitAfter(string(data), "\n") {
+				if strings.HasPrefix(line, prefix) {
+					n++
+					line = change(line)
+				}
+				out.WriteString(line)
+			}
+			if n == 0 {
+				t.Fatalf("%s: no line begins with %s", file, prefix)
+			}
+			if err := os.WriteFile(name, []byte(out.String()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	gone := func(string) string { return "" }
+	ending := func(change func(time string) string) func(string) string {
+		return func(line string) string {
+			at := strings.LastIndex(line, ",")
+			return line[:at+1] + change(strings.TrimRight(line[at+1:], "\r\n")) + "\r\n"
+		}
+	}
+	fast := ending(func(string) string { return "0.5" })
+	slow := ending(func(time string) string { return "9" + time })
+	both := func(changes ...func(string)) func(string) {
+		return func(dir string) {
+			for _, change := range changes {
+				change(dir)
+			}
+		}
+	}
+	noJournal := func(dir string) {
+		if err := os.RemoveAll(filepath.Join(dir, bundle, ".journal")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pack := func(dir string) { shell(dir, "perfcheck pack "+bundle+" -o b.tar.zst && rm -r perf") }
+	for _, test := range []struct {
+		name, of, rule string
+		plant          func(dir string)
+		at             string // what lint is asked of, if not the bundle
+	}{
+		{name: "a row that failed", of: "full", rule: "spike", plant: edit("tp1/dense.csv", "down_proj,208,", fast)},
+		{name: "rows too fast", of: "full", rule: "too-fast", plant: edit("tp2/dense.csv", "gate_up_proj,2", fast)},
+		{name: "units of a layer", of: "full", rule: "units", plant: edit("tp1/dense.csv", "o_proj,", ending(func(time string) string { return time + "e3" }))},
+		{name: "an attention row", of: "full", rule: "attention-spike", plant: edit("tp1/attention.csv", "64,256,4,256,", slow)},
+		{name: "another order", of: "prefill first", rule: "attention-spike", plant: edit("tp1/attention.csv", "64,256,4,256,", slow)},
+		{name: "skew", of: "prefill first", rule: "t-max-below-mean", plant: edit("tp1/skew.csv", "mixed,8,", func(line string) string {
+			fields := strings.Split(line, ",")
+			fields[11] = "0.5" // t_max_us
+			return strings.Join(fields, ",")
+		})},
+		{name: "a packed bundle", of: "full", rule: "spike", plant: both(edit("tp1/dense.csv", "down_proj,208,", fast), pack), at: "b.tar.zst"},
+		{name: "a layer that is missing", of: "full", rule: "missing-layer", plant: edit("tp1/dense.csv", "qkv_proj,", gone)},
+		{name: "a layer, no journal", of: "full", rule: "missing-layer", plant: both(edit("tp2/dense.csv", "qkv_proj,", gone), noJournal)},
+		{name: "a regime", of: "full", rule: "coverage", plant: edit("tp1/attention.csv", "0,", gone)},
+		{name: "long chunks, no journal", of: "full", rule: "coverage", plant: both(edit("tp1/attention.csv", "256,", gone), edit("tp1/attention.csv", "128,", gone), noJournal)},
+		{name: "a lean plan, no journal", of: "lean", rule: "coverage", plant: both(edit("tp1/attention.csv", "0,", gone), noJournal)},
+		{name: "a copy", of: "full", rule: "tp-copies", plant: edit("tp2/dense.csv", "layernorm,16,", slow)},
+		{name: "a copy, no journal", of: "full", rule: "tp-copies", plant: both(edit("tp2/dense.csv", "layernorm,16,", slow), noJournal)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			shell(dir, "cp -r "+filepath.Join(base[test.of], "perf")+" .")
+			test.plant(dir)
+			t.Chdir(dir)
+			at := test.at
+			if at == "" {
+				at = bundle
+			}
+			_, stdout, stderr := call(t, "", "lint", "--json", at)
+			again := ""
+			for _, line := range strings.Split(strings.TrimSpace(stdout), "\n") {
+				var f lintLine
+				if err := json.Unmarshal([]byte(line), &f); err != nil {
+					t.Fatalf("%v in %q%s", err, line, stderr)
+				}
+				if f.Rule == test.rule && again == "" {
+					again = f.Again
+				}
+			}
+			if again == "" {
+				t.Fatalf("%s was not found: %s", test.rule, stdout)
+			}
+			t.Log(again)
+			shell(dir, again)
+			mended := bundle
+			if strings.Contains(again, "MENDED") {
+				mended = "MENDED"
+			}
+			if status, stdout, stderr := call(t, "", "lint", "--json", mended); status != exitOK && !onlyFewSamples(t, stdout) {
+				t.Errorf("after it: %s%s", stdout, stderr)
+			}
+			want, got := readAll(t, filepath.Join(base[test.of], bundle)), readAll(t, mended)
+			for i := range want.TPs {
+				a, b := want.TPs[i], got.TPs[i]
+				if !slices.Equal(a.Dense, b.Dense) || !slices.Equal(a.Attention, b.Attention) || !slices.Equal(a.PerSequence, b.PerSequence) || !slices.Equal(a.Skew, b.Skew) ||
+					!slices.Equal(a.SkewFit, b.SkewFit) {
+					t.Errorf("tp%d: other rows than before the fault", a.Degree)
+				}
+			}
+		})
+	}
+}
+
+// onlyFewSamples: a small sweep has buckets of few rows, fault or none.
+func onlyFewSamples(t *testing.T, lines string) bool {
+	t.Helper()
+	for _, line := range strings.Split(strings.TrimSpace(lines), "\n") {
+		var f lintLine
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatal(err)
+		}
+		if f.Rule != "few-samples" {
+			return false
+		}
+	}
+	return true
+}
+
+func readAll(t *testing.T, dir string) *perfio.Bundle {
+	t.Helper()
+	b, err := perfio.OpenBundle(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
