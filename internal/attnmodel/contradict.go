@@ -32,7 +32,9 @@ func contradictedFrom(b Kernel) float64 {
 func (s BasisScore) sum() float64 { return s.P50 + s.P90 }
 
 // Contradicts says whether the batches contradict the basis.
-func (s BasisScore) Contradicts() bool { return s.N >= skewLeast && s.sum() > contradictedFrom(s.Basis) }
+func (s BasisScore) Contradicts() bool {
+	return s.N >= skewLeast && s.sum() > contradictedFrom(s.Basis)
+}
 
 // Contradiction says in a line where skew.csv contradicts the kernel that was
 // chosen on the grid, or the basis that is used; "" where neither.

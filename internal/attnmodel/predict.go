@@ -86,7 +86,7 @@ type Calibration struct {
 	Tried []BasisScore `json:"tried,omitempty"`
 	// Skew are the bases that batches of skew.csv were predicted by: first the
 	// best one on the grid, and where they contradict it, others.
-	Skew   []BasisScore           `json:"skew,omitempty"`
+	Skew   []BasisScore          `json:"skew,omitempty"`
 	FA2    *FA2Params            `json:"fa2,omitempty"`
 	FA3    *FA3Params            `json:"fa3,omitempty"`
 	Smooth *[3]rooflineParams    `json:"roofline,omitempty"`
