@@ -68,7 +68,14 @@ func newAccuracyCommand() *cobra.Command {
 				return err
 			}
 			if len(report.Tests) == 0 {
-				return fmt.Errorf("%s: found no rows that a test could hold out", args[0])
+				why := ""
+				for _, s := range report.Sweeps {
+					if !s.Known() {
+						why = fmt.Sprintf("; tp%d: %s, so that skew.csv is not used", s.TP, s.Ratios)
+						break
+					}
+				}
+				return fmt.Errorf("%s: found no rows that a test could hold out%s", args[0], why)
 			}
 			var rows []scoreRow
 			for _, r := range report.Tests {

@@ -51,6 +51,36 @@ func TestFlagsThatDoNotApply(t *testing.T) {
 	}
 }
 
+// Accuracy says where the unit of skew.csv is not known.
+func TestAccuracyOfUnknownUnit(t *testing.T) {
+	files := bundletest.Files()
+	meta := string(files["meta.yaml"].Data)
+	for _, line := range []string{"skew_statistic: mean\n", "measurement_iterations: 3\n"} {
+		if !strings.Contains(meta, line) {
+			t.Fatalf("no %q in %s", line, meta)
+		}
+		meta = strings.Replace(meta, line, "", 1)
+	}
+	files["meta.yaml"].Data = []byte(meta)
+	dir := filepath.Join(t.TempDir(), "b")
+	if err := bundletest.Write(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	const unknown = "tp1: skew.csv and attention.csv share no shape, and how many runs a time of skew.csv sums up is not known"
+	if status, stdout, _ := call(t, "", "accuracy", dir, "--tests", "T3,T9"); status != exitOK || !strings.Contains(stdout, unknown) || strings.Contains(stdout, "sums of 1") {
+		t.Errorf("status %d, %s", status, stdout)
+	}
+	if status, _, stderr := call(t, "", "accuracy", dir, "--tests", "T9"); status != exitFailed || !strings.Contains(stderr, unknown) {
+		t.Errorf("T9 alone: status %d, %s", status, stderr)
+	}
+	if _, _, stderr := call(t, "", "query", "--bundle", dir, "--rules", "accurate", "attention", "16", "0", "1", "16"); !strings.Contains(stderr, unknown) {
+		t.Errorf("query: %s", stderr)
+	}
+	if status, _, stderr := call(t, "", "accuracy", cleanBundle(t), "--tests", "T3"); status != exitOK {
+		t.Errorf("a clean one: %d, %s", status, stderr)
+	}
+}
+
 // Calibrate shows what it chose, and a packed bundle is looked up in without a
 // word about a calibration that cannot stand beside it.
 func TestCalibrate(t *testing.T) {

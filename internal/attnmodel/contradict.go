@@ -29,23 +29,17 @@ func contradictedFrom(b Kernel) float64 {
 	return goodScore // no kernel's schedule: whichever explains most
 }
 
-// SkewScore is how far a basis is from the batches of skew.csv.
-type SkewScore struct {
-	Basis Kernel  `json:"basis"`
-	N     int     `json:"n"`
-	P50   float64 `json:"p50"` // |log(predicted/measured)| in percent
-	P90   float64 `json:"p90"`
-}
-
-func (s SkewScore) sum() float64 { return s.P50 + s.P90 }
+func (s BasisScore) sum() float64 { return s.P50 + s.P90 }
 
 // Contradicts says whether the batches contradict the basis.
-func (s SkewScore) Contradicts() bool { return s.N >= skewLeast && s.sum() > contradictedFrom(s.Basis) }
+func (s BasisScore) Contradicts() bool {
+	return s.N >= skewLeast && s.sum() > contradictedFrom(s.Basis)
+}
 
 // Contradiction says in a line where skew.csv contradicts the kernel that was
 // chosen on the grid, or the basis that is used; "" where neither.
 func (c *Calibration) Contradiction() string {
-	at := slices.IndexFunc(c.Skew, func(s SkewScore) bool { return s.Basis == c.Basis })
+	at := slices.IndexFunc(c.Skew, func(s BasisScore) bool { return s.Basis == c.Basis })
 	if at < 0 {
 		return ""
 	}
@@ -63,7 +57,7 @@ func (c *Calibration) Contradiction() string {
 
 // skewScore predicts some samples of skew.csv: without their own node where
 // they are nodes, else in the better of the two orders of their decodes.
-func (p *Predictor) skewScore(asked []int, samples []Sample) SkewScore {
+func (p *Predictor) skewScore(asked []int, samples []Sample) BasisScore {
 	at := make(map[int32]int, len(asked))
 	for k, i := range asked {
 		at[int32(i)] = k
@@ -83,7 +77,7 @@ func (p *Predictor) skewScore(asked []int, samples []Sample) SkewScore {
 			}
 		}
 	}
-	best := SkewScore{Basis: p.calibration.Basis}
+	best := BasisScore{Basis: p.calibration.Basis}
 	for _, order := range []func([]Run) []Run{func(r []Run) []Run { return r }, shortFirst} {
 		var errs []float64
 		for k, i := range asked {
@@ -96,8 +90,8 @@ func (p *Predictor) skewScore(asked []int, samples []Sample) SkewScore {
 			}
 		}
 		s := scoreOf(p.calibration.Basis, errs)
-		if got := (SkewScore{s.Basis, s.N, s.P50, s.P90}); best.N == 0 || got.N > 0 && got.sum() < best.sum() {
-			best = got
+		if best.N == 0 || s.N > 0 && s.sum() < best.sum() {
+			best = s
 		}
 	}
 	return best
@@ -139,14 +133,14 @@ func uncontradicted(best candidate, tried []candidate, samples []Sample, more fu
 	}
 	asked := spread(skew, skewAsked)
 	score := best.predictor.skewScore(asked, samples)
-	scores := []SkewScore{score}
+	scores := []BasisScore{score}
 	if basis := best.predictor.Basis(); score.Contradicts() {
 		for _, b := range []Kernel{Roofline, Padded} {
 			if !slices.ContainsFunc(tried, func(c candidate) bool { return c.predictor.Basis() == b }) {
 				tried = append(tried, more(b))
 			}
 		}
-		first, least := score, best.grid.P50+best.grid.P90+score.sum()
+		first, least := score, best.grid.sum()+score.sum()
 		for _, c := range tried {
 			if c.predictor.Basis() == basis || c.grid.N < leastLeftOut {
 				continue
@@ -154,7 +148,7 @@ func uncontradicted(best candidate, tried []candidate, samples []Sample, more fu
 			s := c.predictor.skewScore(asked, samples)
 			scores = append(scores, s)
 			// Skew data that are wrong themselves are explained by none.
-			if total := c.grid.P50 + c.grid.P90 + s.sum(); s.sum() < first.sum()/2 && total < least {
+			if total := c.grid.sum() + s.sum(); s.sum() < first.sum()/2 && total < least {
 				best, least = c, total
 			}
 		}

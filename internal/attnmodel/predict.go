@@ -86,15 +86,15 @@ type Calibration struct {
 	Tried []BasisScore `json:"tried,omitempty"`
 	// Skew are the bases that batches of skew.csv were predicted by: first the
 	// best one on the grid, and where they contradict it, others.
-	Skew   []SkewScore           `json:"skew,omitempty"`
+	Skew   []BasisScore          `json:"skew,omitempty"`
 	FA2    *FA2Params            `json:"fa2,omitempty"`
 	FA3    *FA3Params            `json:"fa3,omitempty"`
 	Smooth *[3]rooflineParams    `json:"roofline,omitempty"`
 	Fields map[int]FieldSettings `json:"fields,omitempty"`
 }
 
-// BasisScore is one basis by the error of nodes that were left out, as
-// |log(predicted/measured)| in percent.
+// BasisScore is one basis by the error of nodes that were left out, or of
+// batches of skew.csv, as |log(predicted/measured)| in percent.
 type BasisScore struct {
 	Basis Kernel  `json:"basis"`
 	N     int     `json:"n"`
@@ -158,7 +158,7 @@ func New(c Config) *Predictor {
 		return t
 	}
 	for _, b := range append(bases, Roofline) {
-		if b == Roofline && best.grid.N > 0 && best.grid.P50+best.grid.P90 < goodScore {
+		if b == Roofline && best.grid.N > 0 && best.grid.sum() < goodScore {
 			break // A kernel's schedule that fits like this is the kernel's.
 		}
 		t := try(b)
@@ -216,7 +216,7 @@ func likelier(g Geometry, samples []Sample) []Kernel {
 const goodScore = 6
 
 func (s BasisScore) better(than BasisScore) bool {
-	return s.N >= leastLeftOut && (than.N < leastLeftOut || s.P50+s.P90 < than.P50+than.P90)
+	return s.N >= leastLeftOut && (than.N < leastLeftOut || s.sum() < than.sum())
 }
 
 // skewSamples is the most samples of skew.csv that are learned from: what more

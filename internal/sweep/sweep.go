@@ -108,7 +108,7 @@ func unshared(meta *perfio.Meta, attention []perfio.AttentionRow, skew []perfio.
 	case said > 0 && found > 0 && said != found:
 		return Ratios{Unknown: fmt.Sprintf("meta.yaml says %d, %s say %d", said, FromNearby, found)}
 	case said == 0 && found == 0:
-		return Ratios{Unknown: fmt.Sprintf("meta.yaml does not say, and too few shapes of attention.csv are near (%d rows)", len(attention))}
+		return Ratios{Unknown: "meta.yaml does not say, and " + FromNearby + " are too few or agree on no number"}
 	case said == 0:
 		s = Ratios{Factor: found, From: FromNearby}
 	}
