@@ -20,7 +20,7 @@ const CalibrationFile = perfio.CalibrationFile
 
 // calibrationVersion changes when a stored calibration of older code must not
 // be used.
-const calibrationVersion = 6
+const calibrationVersion = 7
 
 // Calibration is what the accurate rules found in a bundle.
 type Calibration struct {
