@@ -192,7 +192,7 @@ func TestAccurateDenseFailedRow(t *testing.T) {
 	}{{0, 1}, {16, 8}, {64, 0.1}, {512, 0.2}, {1024, 5}, {last - 128, 0.2}, {last - 128, 4}, {last, 0.1}, {last, 5}} {
 		var rows []perfio.DenseRow
 		for x := 16; x <= last; x *= 2 {
-			for _, at := range []int{x, x * 3 / 2} {
+			for _, at := range []int{x, min(x*3/2, last-384)} {
 				rows = append(rows, perfio.DenseRow{Layer: "down_proj", Tokens: at, TimeUS: us(at)})
 			}
 		}
@@ -217,6 +217,30 @@ func TestAccurateDenseFailedRow(t *testing.T) {
 		}
 		if ns, a := c.Explain(test.tokens); test.tokens > 0 && (math.Abs(float64(ns)-1000*test.factor*us(test.tokens)) > 1 || a.Status != traceloader.Measured || a.Sigma < 0.5) {
 			t.Errorf("%d tokens times %g: itself %d ns %+v", test.tokens, test.factor, ns, a)
+		}
+	}
+}
+
+// Steep and falling layers of few counts are as they were measured.
+func TestAccurateDenseSparse(t *testing.T) {
+	for name, test := range map[string]struct {
+		tokens []int
+		us     []float64
+		want   map[int]float64
+	}{
+		"rising at last": {[]int{1, 16, 128, 2048}, []float64{10, 10, 10, 100}, map[int]float64{1000: 51, 2047: 100, 2048: 100, 2049: 106, 4096: 196}},
+		"falling":        {[]int{1, 2, 4, 8, 16}, []float64{1000, 500, 250, 125, 60}, map[int]float64{3: 187.5, 8: 125, 16: 60, 17: 60}},
+		"first falls":    {[]int{1, 16, 128, 2048}, []float64{25, 10, 10, 100}, map[int]float64{1: 25, 16: 10}},
+	} {
+		var rows []perfio.DenseRow
+		for i, x := range test.tokens {
+			rows = append(rows, perfio.DenseRow{Layer: "o_proj", Tokens: x, TimeUS: test.us[i]})
+		}
+		c, _ := openAccurate(t, &perfio.Bundle{TPs: []perfio.TP{{Degree: 1, Dense: rows}}}).Dense(1, "o_proj")
+		for x, want := range test.want {
+			if ns, a := c.Explain(x); math.Abs(float64(ns)/1000/want-1) > 0.03 || a.Sigma > 0.5 {
+				t.Errorf("%s, %d tokens: %d ns %+v, want %g us", name, x, ns, a, want)
+			}
 		}
 	}
 }

@@ -23,7 +23,7 @@ func accurateCurve(c *curve) *curve {
 	if len(c.xs) < 3 {
 		return &out
 	}
-	base := soundPoints(c.xs, c.ys)
+	base, failed := soundPoints(c.xs, c.ys)
 	slope := base.tileSlope()
 	level := base.tailLevel(slope)
 	last, lastNS := c.xs[len(c.xs)-1], c.ys[len(c.ys)-1]
@@ -34,7 +34,7 @@ func accurateCurve(c *curve) *curve {
 		lastNS, level = tail, level+slope*(tiles(last)-tiles(base.xs[end]))
 	}
 	base.lower()
-	out.base = base
+	out.base, out.failed = base, failed
 
 	var xs []int
 	var ys []float64
@@ -54,11 +54,9 @@ func accurateCurve(c *curve) *curve {
 	for k := range tailTiles {
 		from := (last+gemmTile-1)/gemmTile*gemmTile + k*gemmTile + 1
 		y := max(level+slope*float64(k+1), lastNS)
-		if k == 0 && from > last+1 {
+		if k == 0 && from > last+1 && lastNS != c.ys[len(c.ys)-1] {
+			// Nothing beside it follows a last point that cannot be true.
 			xs, ys = append(xs, last+1), append(ys, max(level, lastNS))
-			if from > last+2 {
-				xs, ys = append(xs, from-1), append(ys, max(level, lastNS))
-			}
 		}
 		xs, ys = append(xs, from, from+gemmTile-1), append(ys, y, y)
 	}
@@ -103,39 +101,51 @@ func (p *polyline) at(x int) float64 {
 }
 
 // A point that is by such a factor below several points of less work, or above
-// several of more, and so far from its neighbour too, is a failed measurement.
+// several of more, and as far from its neighbour too, is a failed measurement;
+// the first and the last one, which have neighbours on one side only, where it
+// is by endFactor beyond all of several.
 const (
 	unsoundFactor     = 2
+	endFactor         = 3
 	unsoundNeighbours = 4
 )
 
 // soundPoints leaves out points that cannot be true, at most one of
 // neighbours: where two agree, it is the layer that is so.
-func soundPoints(xs []int, ys []float64) polyline {
-	p := polyline{make([]int, 0, len(xs)+1), make([]float64, 0, len(ys)+1)}
-	middle := func(v []float64) float64 {
-		v = slices.Clone(v)
-		slices.Sort(v)
-		return v[len(v)/2]
-	}
+func soundPoints(xs []int, ys []float64) (p polyline, failed []int) {
+	p = polyline{make([]int, 0, len(xs)+1), make([]float64, 0, len(ys)+1)}
 	for i, y := range ys {
-		before, after := ys[max(0, i-unsoundNeighbours):i], ys[i+1:min(len(ys), i+1+unsoundNeighbours)]
-		low := len(before) >= 2 && y*unsoundFactor < middle(before) && (len(after) == 0 || y*unsoundFactor < after[0])
-		high := len(after) >= 2 && y > unsoundFactor*middle(after) && (len(before) == 0 || y > unsoundFactor*before[len(before)-1])
-		if !low && !high {
-			p.xs, p.ys = append(p.xs, xs[i]), append(p.ys, y)
+		if unsound(xs, ys, i, y) {
+			failed = append(failed, xs[i])
+			continue
 		}
+		p.xs, p.ys = append(p.xs, xs[i]), append(p.ys, y)
 	}
-	// Above the last point there is nothing: it is held against the tail of the
-	// others.
-	if n := len(p.xs) - 1; n >= 3 && p.xs[n] == xs[len(xs)-1] {
-		others := polyline{p.xs[:n], p.ys[:n]}
-		slope := others.tileSlope()
-		if p.ys[n] > unsoundFactor*(others.tailLevel(slope)+slope*(tiles(p.xs[n])-tiles(p.xs[n-1]))) {
-			return others
+	return p, failed
+}
+
+func unsound(xs []int, ys []float64, i int, y float64) bool {
+	before, after := ys[max(0, i-unsoundNeighbours):i], ys[i+1:min(len(ys), i+1+unsoundNeighbours)]
+	switch {
+	case len(after) == 0:
+		if len(before) < 2 {
+			return false
 		}
+		// No layer takes longer by more than it has more to do.
+		more := float64(xs[i]) / float64(max(xs[i-1], 1))
+		return y*endFactor < slices.Min(before) || y > unsoundFactor*more*before[len(before)-1]
+	case len(before) == 0:
+		return len(after) >= 2 && y > endFactor*slices.Max(after)
 	}
-	return p
+	low := y*unsoundFactor < middle(before) && y*unsoundFactor < after[0]
+	high := y > unsoundFactor*middle(after) && y > unsoundFactor*before[len(before)-1]
+	return low || high
+}
+
+func middle(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[len(v)/2]
 }
 
 // lower takes each point down to the next one's height: an engine could pad to
@@ -204,17 +214,22 @@ func (c *curve) sigma(q int) float64 {
 	first, last := known[0], known[len(known)-1]
 	repeat := repeatSigma(c.value(q) / 1000)
 	at, found := slices.BinarySearch(known, q)
-	switch {
-	case found && q <= last:
-		// What was measured, by as much as it cannot be true.
-		if off := math.Abs(math.Log(c.value(q) / c.base.at(q))); off > math.Log(unsoundFactor) {
-			return off
+	// beside is added where a point beside q is not believed.
+	beside := 0.0
+	for _, x := range known[max(at-1, 0):min(at+1, len(known))] {
+		if c.unbelieved(x) > 0 {
+			beside = fewSigma
 		}
-		return repeat
+	}
+	switch {
+	case found:
+		// What was measured, by as much as it cannot be true.
+		return max(repeat, c.unbelieved(q))
 	case q > last:
-		return edgeSigma + farSigma(q, last)
+		// Errors grow with the distance.
+		return edgeSigma + beside + farSigma(q, last)
 	case q < first:
-		return repeat + farSigma(first, max(q, 1))
+		return repeat + beside + farSigma(first, max(q, 1))
 	}
 	b := &c.base
 	near, _ := slices.BinarySearch(b.xs, known[at])
@@ -227,7 +242,16 @@ func (c *curve) sigma(q int) float64 {
 		return max(repeat, edgeSigma)
 	}
 	slices.Sort(errs)
-	return math.Hypot(repeat, errs[(len(errs)-1)*68/100])
+	return math.Hypot(repeat, errs[(len(errs)-1)*68/100]) + beside
+}
+
+// unbelieved is how far a measured point lies from the line that leaves it out,
+// relative; 0 for all that are believed.
+func (c *curve) unbelieved(x int) float64 {
+	if _, found := slices.BinarySearch(c.failed, x); found {
+		return math.Abs(math.Log(c.value(x) / c.base.at(x)))
+	}
+	return 0
 }
 
 const (

@@ -28,6 +28,8 @@ type curve struct {
 	// accurate rules. nil: xs.
 	known []int
 	base  polyline // what lies between them follows it
+	// failed are those of the known keys whose measurement cannot be true.
+	failed []int
 }
 
 func (c *curve) measured() []int {

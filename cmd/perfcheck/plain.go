@@ -10,7 +10,7 @@ import (
 )
 
 // plain writes what may hold text of strangers' files: whatever would steer a
-// terminal or turn the direction of text is written as \u001b and the like,
+// terminal, which control characters do, or turn the direction of text is written as \u001b and the like,
 // which in JSON is the same string. Line ends and tabs stay. Every verb's
 // standard output and error go through one.
 type plain struct {
@@ -65,7 +65,7 @@ func (p *plain) flush() error {
 	return err
 }
 
-func harmless(r rune) bool { return unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r) }
+func harmless(r rune) bool { return !unicode.IsControl(r) && !unicode.Is(unicode.Bidi_Control, r) }
 
 // quoted appends one character, or bytes that are none, as JSON and Go do.
 func quoted(out, character []byte) []byte {

@@ -49,6 +49,8 @@ func TestUsage(t *testing.T) {
 		{"plan extra", exitUsage, "extra"},
 		{"plan --order sideways", exitUsage, "order"},
 		{"plan --lines 5", exitUsage, "no --from-bundle"},
+		{"plan --lines=", exitUsage, "no --from-bundle"},
+		{"plan --from-bundle ../../examples/bundle/H200/meta-llama/Llama-3.1-8B/bf16 --tp 1 --only dense --lines=", exitUsage, "expected lines from 2 on"},
 		{"plan --from-bundle ../../examples/bundle/H200/meta-llama/Llama-3.1-8B/bf16 --lines 5", exitUsage, "expected one table and one degree"},
 		{"plan --from-bundle ../../examples/bundle/H200/meta-llama/Llama-3.1-8B/bf16 --only dense --lines 1", exitUsage, "expected lines from 2 on"},
 		{"plan --from-bundle ../../examples/bundle/H200/meta-llama/Llama-3.1-8B/bf16 --only dense --lines 7-5", exitUsage, "expected lines from 2 on"},

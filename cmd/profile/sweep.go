@@ -35,12 +35,12 @@ func loadSweep(ctx context.Context, f *sweepFlags, shareRepeats bool) (*sweep, e
 			return nil, err
 		}
 		s.fromSource()
-		if f.Lines != "" {
+		if f.given("lines") { // an empty one too: a script's variable was empty
 			if err := s.keepLines(); err != nil {
 				return nil, err
 			}
 		}
-	} else if f.Lines != "" {
+	} else if f.given("lines") {
 		return nil, usageErrorf("lines: there is no --from-bundle whose lines they are")
 	}
 	if f.PlanFile != "" {

@@ -45,6 +45,12 @@ var system = operations{create: create, rename: os.Rename, remove: os.Remove, sy
 
 func (o operations) write(path string, write func(io.Writer) error) error {
 	given := path
+	if f := standard(path); f != nil {
+		if err := write(f); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+		return nil
+	}
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -92,23 +98,52 @@ func writeInto(path string, write func(io.Writer) error) error {
 	return nil
 }
 
+// standard is the process's own output where the path is its name, as
+// /dev/stdout is: what it leads to may hold more than this one's.
+func standard(path string) *os.File {
+	for range mostLinks {
+		for _, f := range []*os.File{os.Stdout, os.Stderr} {
+			fd := strconv.Itoa(int(f.Fd()))
+			for _, dir := range []string{"/dev/fd", "/proc/self/fd", "/proc/" + strconv.Itoa(os.Getpid()) + "/fd"} {
+				if filepath.Clean(path) == filepath.Join(dir, fd) {
+					return f
+				}
+			}
+		}
+		var link bool
+		if path, link = follow(path); !link {
+			break
+		}
+	}
+	return nil
+}
+
 const mostLinks = 40 // as the kernel follows
 
 // target is what symbolic links at path lead to, whether or not it is there.
 // filepath.EvalSymlinks wants it there.
 func target(path string) (string, error) {
 	for range mostLinks {
-		to, err := os.Readlink(path)
-		if err != nil {
+		to, link := follow(path)
+		if !link {
 			return path, nil // nothing, or no link; if it cannot be looked at, creating its sibling says why
-		}
-		if !filepath.IsAbs(to) {
-			// Not filepath.Join: "link/.." is the parent of what link leads to.
-			to = filepath.Dir(path) + string(filepath.Separator) + to
 		}
 		path = to
 	}
 	return "", errors.New("found a loop of symbolic links")
+}
+
+// follow is where a link leads to.
+func follow(path string) (to string, link bool) {
+	to, err := os.Readlink(path)
+	if err != nil {
+		return path, false
+	}
+	if !filepath.IsAbs(to) {
+		// Not filepath.Join: "link/.." is the parent of what link leads to.
+		to = filepath.Dir(path) + string(filepath.Separator) + to
+	}
+	return to, true
 }
 
 // create opens a new sibling. os.CreateTemp would make it private (0600).

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -122,5 +123,39 @@ func wantOnly(t *testing.T, path, text string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("folder holds %v, %v; want the file alone", entries, err)
+	}
+}
+
+// The process's own output by its name is not replaced: it may be a file that
+// others write to as well.
+func TestWriteToStandardOutput(t *testing.T) {
+	if os.Getenv("ATOMICFILE_WRITES") != "" {
+		if err := Write("/dev/stdout", func(w io.Writer) error { _, err := io.WriteString(w, "page\n"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		os.Exit(0)
+	}
+	if _, err := os.Stat("/dev/stdout"); err != nil {
+		t.Skip("there is no /dev/stdout:", err)
+	}
+	path := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestWriteToStandardOutput$")
+	cmd.Env, cmd.Stdout = append(os.Environ(), "ATOMICFILE_WRITES=1"), log
+	if _, err := log.WriteString("before\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.WriteString("after\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "before\npage\nafter\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

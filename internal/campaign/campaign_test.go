@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -336,5 +337,31 @@ func TestKubernetesManifest(t *testing.T) {
 	}
 	if got := escaped([]string{"$HOME $(X)", "\x00/3"}); got[0] != "$$HOME $$(X)" || got[1] != "$(JOB_COMPLETION_INDEX)/3" {
 		t.Errorf("%q", got)
+	}
+}
+
+// Commands for all kinds of hardware are only those of all of them, and the
+// pattern of a name is that name.
+func TestHoldsAndPattern(t *testing.T) {
+	c := mustParse(t, example)
+	files, err := c.Emit(ShellTarget, c.Jobs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, j := range c.Jobs() {
+		all = append(all, j.Hardware.Name)
+	}
+	if !c.Holds(ShellTarget, all, files[0].Text) || c.Holds(ShellTarget, all[:1], files[0].Text) || c.Holds(SlurmTarget, all, files[0].Text) {
+		t.Errorf("%v: wrong about whose jobs the commands are", all)
+	}
+	for _, name := range []string{"c[1", "c[1]", "a*b", "plain"} {
+		c.Name = name
+		if ok, err := path.Match(c.Pattern(SlurmTarget), name+"-H100.sbatch"); !ok || err != nil {
+			t.Errorf("%s: %t, %v", name, ok, err)
+		}
+		if ok, _ := path.Match(c.Pattern(SlurmTarget), "c1-H100.sbatch"); ok {
+			t.Errorf("%s: the pattern takes another's", name)
+		}
 	}
 }

@@ -80,17 +80,19 @@ const (
 
 // Pattern matches the names of the files with jobs that Emit writes.
 func (c *Campaign) Pattern(target Target) string {
-	return c.Name + "*" + map[Target]string{SlurmTarget: ".sbatch", KubernetesTarget: ".yaml", ShellTarget: ".sh"}[target]
+	return globQuote.Replace(c.Name) + "*" + map[Target]string{SlurmTarget: ".sbatch", KubernetesTarget: ".yaml", ShellTarget: ".sh"}[target]
 }
 
+var globQuote = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
 // Holds says whether a file's text is jobs that Emit wrote for the target, on
-// one of the kinds of hardware where those of the target are apart.
+// one of the kinds of hardware, or on no other where a file has them all.
 func (c *Campaign) Holds(target Target, hardware []string, text string) bool {
 	what := map[Target]string{SlurmTarget: arrayOf, KubernetesTarget: manifestOf}[target]
 	for line := range strings.Lines(text) {
 		count := 0
 		if what == "" && line == c.written(commandsFor) {
-			return true
+			return !slices.ContainsFunc(c.Jobs(), func(j *Job) bool { return !slices.Contains(hardware, j.Hardware.Name) })
 		}
 		if rest, ok := strings.CutPrefix(line, "# Campaign "+c.Name+": "); ok && what != "" {
 			_, _ = fmt.Sscan(rest, &count) // the line is compared as a whole
