@@ -59,21 +59,17 @@ func checkMaxBelowMean(s *subject, r *reporter) {
 func checkStatistic(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
 		ratios := sweep.Compare(s.Meta, tp.Attention, tp.Skew)
-		iterations := s.Meta.MeasurementIterations()
 		if !ratios.Known() && len(tp.Skew) > 0 && len(tp.Attention) > 0 {
 			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: %s: the accurate rules do not use it", tp.Degree, ratios)
 			continue
 		}
-		if ratios.Shared < sweepShared || iterations < 2 {
+		want := s.Meta.SkewRuns()
+		if ratios.Shared < sweepShared || want == 0 {
 			continue
 		}
-		want := 1
-		if s.Meta.SkewStatistic() == perfio.SkewSum {
-			want = iterations
-		}
 		if ratios.Factor != want {
-			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: times are %d times those of attention.csv (%d shared batches), expected %d: meta.yaml says %s of %d runs",
-				tp.Degree, ratios.Factor, ratios.Shared, want, s.Meta.SkewStatistic(), iterations)
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: times are %d times those of attention.csv (%d shared batches), expected %d: meta.yaml says %s",
+				tp.Degree, ratios.Factor, ratios.Shared, want, s.Meta.SkewStatistic())
 		}
 	}
 }

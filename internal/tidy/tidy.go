@@ -120,10 +120,7 @@ func appendTables(out []Row, tp *perfio.TP) []Row {
 }
 
 func appendSkew(out []Row, tp *perfio.TP, meta *perfio.Meta) []Row {
-	runs := 1
-	if meta.SkewStatistic() == perfio.SkewSum {
-		runs = meta.MeasurementIterations()
-	}
+	runs := meta.SkewRuns()
 	for i, r := range tp.Skew {
 		key := Key{TP: tp.Degree, Table: "skew", Layer: "attention", PrefillChunk: r.PC, KVPrefill: r.KP,
 			NDecode: r.N, NB: r.NB, KVS: r.KVS, KVBig: r.KVBig}
