@@ -177,6 +177,7 @@ func TestLintAgain(t *testing.T) {
 		at             string // what lint is asked of, if not the bundle
 	}{
 		{name: "a row that failed", of: "full", rule: "spike", plant: edit("tp1/dense.csv", "down_proj,208,", fast)},
+		{name: "a row that failed below empty lines", of: "full", rule: "spike", plant: both(edit("tp1/dense.csv", "down_proj,208,", fast), edit("tp1/dense.csv", "down_proj,1", func(line string) string { return line + "\r\n" }))},
 		{name: "rows too fast", of: "full", rule: "too-fast", plant: edit("tp2/dense.csv", "gate_up_proj,2", fast)},
 		{name: "units of a layer", of: "full", rule: "units", plant: edit("tp1/dense.csv", "o_proj,", ending(func(time string) string { return time + "e3" }))},
 		{name: "an attention row", of: "full", rule: "attention-spike", plant: edit("tp1/attention.csv", "64,256,4,256,", slow)},

@@ -65,7 +65,7 @@ type Row struct {
 	// Runs is how many timed runs TimeUS is the sum of: 1 for a mean, 0 where
 	// the bundle does not say how many.
 	Runs int
-	Line int // in File, from 1
+	Line int // in File, from 1; empty lines do not count
 	// StepRow is the whole row of step.csv, nil of other tables.
 	StepRow *perfio.StepRow
 }
