@@ -315,6 +315,8 @@ func TestResumeSums(t *testing.T) {
 		{"one after the other, and again", "1,2", [][]string{{"--tp", "1"}, {"--tp", "2", "--iterations", "5"}, {}}},
 		{"a degree without rows", "1", [][]string{{"--tp", "2"}, {"--tp", "1"}}},
 		{"first without skew", "1,2", [][]string{{"--only", "dense"}, {}}},
+		{"shards", "1,2", [][]string{{"--shard", "0/2"}, {"--shard", "1/2"}}},
+		{"devices", "1,2", [][]string{{"--gpus", "0,1"}, {"--gpus", "0,1,2"}}},
 	} {
 		dir := sumsBundle(t, test.tp)
 		for _, run := range test.runs {
@@ -322,6 +324,9 @@ func TestResumeSums(t *testing.T) {
 			if got := runCommand(t, args...); got.status != exitOK {
 				t.Fatalf("%s: status %d: %s", test.name, got.status, got.stderr)
 			}
+		}
+		if test.name == "shards" {
+			mergedFiles(t, dir)
 		}
 		b, err := perfio.OpenBundle(dir)
 		if err != nil {
