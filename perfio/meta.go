@@ -131,6 +131,18 @@ func (m *Meta) SkewStatistic() string {
 	return SkewSum
 }
 
+// SkewRuns is the number of timed runs that a time in skew.csv sums up, 1 where
+// it is a mean; 0: not recorded.
+func (m *Meta) SkewRuns() int {
+	if m.SkewStatistic() == SkewMean {
+		return 1
+	}
+	if n := m.Int("skew_sum_of"); n > 0 {
+		return n
+	}
+	return max(m.MeasurementIterations(), 0)
+}
+
 // PrefillFirst says in which order the mixed batches of attention.csv and
 // skew.csv ran: the prefill first, as older profilers do and do not record, or
 // the decodes first, as an engine's own.
@@ -192,6 +204,7 @@ func (m *Meta) check(file string, p *problems) {
 	c.oneOf("origin", OriginMeasured, OriginReplayed, OriginSynthetic)
 	c.count("sm_count")
 	c.count("measurement_iterations")
+	c.count("skew_sum_of")
 	for _, name := range []string{"block_size", "max_num_batched_tokens", "max_num_seqs", "max_model_len", "cache_tokens"} {
 		c.count("engine_effective", name)
 	}

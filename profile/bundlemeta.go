@@ -70,7 +70,7 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	m.set("attention_grid", grid)
 	m.setOrDrop("measurement_iterations", iterations, iterations > 0)
 	m.setOrDrop("measurement_warmup", r.Warmup, !replayed)
-	m.setOrDrop("skew_statistic", perfio.SkewMean, r.skewMeans())
+	r.setStatistic(m)
 	m.set("skew_profile", r.skewProfile(limits, maxKV))
 	m.set("skew_fit", fit)
 	m.setOrDrop("missing_shots", missing, missing > 0)
@@ -87,11 +87,29 @@ func (r *runner) metaNode(old *perfio.Meta, degrees []int, d *degree, drift *dri
 	deviceNode(telemetry, drift.index, d)
 	m.set("telemetry", telemetry)
 	provenance := maps.Clone(e.Provenance)
-	for _, key := range []string{"engine_effective", "order", "measurement_iterations", "skew_statistic", "origin"} {
+	for _, key := range []string{"engine_effective", "order", "measurement_iterations", "skew_statistic", "skew_sum_of", "origin"} {
 		delete(provenance, key) // these have keys of their own
 	}
 	m.setOrDrop("provenance", provenance, len(provenance) > 0)
 	return m.node
+}
+
+// setStatistic says what skew.csv holds: means, but where rows of a bundle of
+// sums are kept; of a replay what its source says.
+func (r *runner) setStatistic(m yamlMap) {
+	e := r.degree.engine
+	switch {
+	case e.Origin == Replayed:
+		of, ok := e.Provenance["skew_sum_of"].(int)
+		m.setOrDrop("skew_statistic", perfio.SkewMean, e.Provenance["skew_statistic"] == perfio.SkewMean)
+		m.setOrDrop("skew_sum_of", of, ok)
+	case r.sumsOf > 0:
+		m.set("skew_statistic", perfio.SkewSum)
+		m.set("skew_sum_of", r.sumsOf)
+	default:
+		m.set("skew_statistic", perfio.SkewMean)
+		m.setOrDrop("skew_sum_of", 0, false)
+	}
 }
 
 // engineEffective is what was booted, from what the driver says of it and from

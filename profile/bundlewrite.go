@@ -156,15 +156,6 @@ func (r *runner) writeMeta(old *perfio.Bundle, drift *driftModel) error {
 	})
 }
 
-// skewMeans reports whether skew.csv holds means: not where rows of a bundle
-// of sums are kept or replayed.
-func (r *runner) skewMeans() bool {
-	if r.degree.engine.Origin == Replayed {
-		return r.degree.engine.Provenance["skew_statistic"] == perfio.SkewMean
-	}
-	return r.sumsOf == 0
-}
-
 // skewFactor is what new skew times are multiplied by to stand in the same file
 // as those that it has.
 func (r *runner) skewFactor() float64 {

@@ -242,7 +242,7 @@ func (m *merge) degree(plan *shardPlan) (*runner, error) {
 		return nil, err
 	}
 	if old.Meta != nil {
-		if err := r.noteStatistic(old.Meta); err != nil {
+		if err := r.noteStatistic(old); err != nil {
 			return nil, err
 		}
 	}

@@ -3,8 +3,10 @@ package profile
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 
+	"github.com/layerprof/layerprof/internal/sweep"
 	"github.com/layerprof/layerprof/perfio"
 )
 
@@ -16,9 +18,12 @@ func (r *runner) importRows() error {
 	if err != nil || old.Meta == nil {
 		return err
 	}
+	if err := r.noteStatistic(old); err != nil {
+		return err
+	}
 	for k := range x.shots {
 		if k.tp == d.tp {
-			return r.noteStatistic(old.Meta) // the journal knows
+			return nil // the journal knows
 		}
 	}
 	tp := old.TP(d.tp)
@@ -48,10 +53,7 @@ func (r *runner) importRows() error {
 	if n > 0 {
 		r.warn("%s has no journal: %d values of its tables count as measured", filepath.Join(r.Dir, fmt.Sprintf("tp%d", d.tp)), n)
 	}
-	if err := r.journal.sync(); err != nil {
-		return err
-	}
-	return r.noteStatistic(old.Meta)
+	return r.journal.sync()
 }
 
 // importer takes one value of a table into the journal.
@@ -123,12 +125,43 @@ func (d *degree) rowsPlan(r *runner, tp *perfio.TP) []func(importer) error {
 	}
 }
 
-// noteStatistic remembers that the bundle's skew times are sums.
-func (r *runner) noteStatistic(m *perfio.Meta) error {
+// leastShared is how many batches skew.csv and attention.csv must share before
+// their ratio counts against what meta.yaml says.
+const leastShared = 20
+
+// noteStatistic finds what the skew times of the bundle's degrees are, so that
+// new ones become the same. Once measured beside, meta.yaml says it; one that is
+// silent is LLMServingSim's, whose times are sums.
+func (r *runner) noteStatistic(old *perfio.Bundle) error {
 	r.sumsOf = 0
-	if m.Get("skew_profile") != nil && m.SkewStatistic() == perfio.SkewSum && m.Get("driver") == nil {
-		r.sumsOf = max(m.MeasurementIterations(), 1)
+	said := old.Meta.Text("skew_statistic")
+	hasSkew := slices.ContainsFunc(old.TPs, func(tp perfio.TP) bool { return len(tp.Skew) > 0 })
+	if said == perfio.SkewMean || said == "" && !hasSkew || r.degree.engine.Origin == Replayed {
+		return nil // a replay's are what its source says
 	}
+	runs := old.Meta.SkewRuns()
+	for i := range old.TPs {
+		tp := &old.TPs[i]
+		if said != "" && runs > 0 || len(tp.Skew) == 0 {
+			continue
+		}
+		found := sweep.Compare(old.Meta, tp.Attention, tp.Skew)
+		if !found.Known() || found.From == sweep.FromShared && found.Shared < leastShared {
+			continue
+		}
+		if runs == 0 {
+			runs = found.Factor
+		}
+		if found.Factor != runs {
+			return fmt.Errorf("%s: tp%d: found times %d times those of attention.csv, expected %d, which new rows would be; meta.yaml is to say which: skew_statistic, and of sums skew_sum_of",
+				filepath.Join(r.Dir, fmt.Sprintf("tp%d", tp.Degree), perfio.SkewFile), tp.Degree, found.Factor, runs)
+		}
+	}
+	if runs == 0 && hasSkew {
+		return fmt.Errorf("%s: skew_statistic: found sums of an unknown number of runs, expected skew_sum_of or measurement_iterations, by which new rows of %s are to be multiplied",
+			filepath.Join(r.Dir, perfio.MetaFile), perfio.SkewFile)
+	}
+	r.sumsOf = max(runs, 1)
 	return nil
 }
 

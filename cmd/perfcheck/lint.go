@@ -26,6 +26,7 @@ func newLintCommand() *cobra.Command {
 		Long: "Lint looks for numbers that no kernel has, curves that contradict themselves and tables that do not belong\n" +
 			"together, in the bundles at or below the paths. Each finding has a severity (an error makes lookups wrong,\n" +
 			"a warning may), its rows, a reason, and how to measure again. Exit status 5 where there is one.\n" +
+			"A row is named by its line in the file, of which empty ones do not count.\n" +
 			"--rules lists what is looked for. --json prints an object a line; its id and plot are ids in `perfcheck report`.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if list {

@@ -116,7 +116,7 @@ func (f *sweepFlags) addPlanFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.SkipSkew, "skip-skew", false, "leave out the skew cases")
 	flags.BoolVar(&f.ShareRepeats, "share-repeats", false, "measure batches that stand in several categories once (default: the driver's choice)")
 	flags.StringVar(&f.FromBundle, "from-bundle", "", "plan the rows of the bundle at `path` in place of the grids")
-	flags.StringVar(&f.Lines, "lines", "", "of --from-bundle only the rows on these `lines` of the file of --only at --tp, as in 155,160-170; the header is line 1")
+	flags.StringVar(&f.Lines, "lines", "", "of --from-bundle only the rows on these `lines` of the file of --only at --tp, as in 155,160-170; the header is line 1, and empty lines do not count")
 	flags.StringVar(&f.PlanFile, "plan-file", "", "take the shots from `file`, as plan --shots prints them")
 	flags.IntVar(&f.MaxKV, "attention-max-kv", 16384, "longest KV history of the grids")
 	flags.Float64Var(&f.ChunkFactor, "attention-chunk-factor", 2, "step of the prefill_chunk grid")

@@ -8,7 +8,8 @@ import (
 	"github.com/layerprof/layerprof/profile"
 )
 
-// lineRange are the lines of a file from First to Last.
+// lineRange are the lines of a file from First to Last. Rows do not know their
+// lines: empty ones do not count, here as in what perfcheck lint prints.
 type lineRange struct{ First, Last int }
 
 // parseLines reads lines and ranges of them, as in 155,160-170.
@@ -61,7 +62,7 @@ func (s *sweep) keepLines() error {
 	}
 	for _, r := range ranges {
 		if r.Last > rows+1 {
-			return usageErrorf("lines: found line %d, tp%d/%s.csv of %s has %d", r.Last, degree, category, s.Source.Dir, rows+1)
+			return usageErrorf("lines: found line %d, tp%d/%s.csv of %s has %d, empty ones not counted", r.Last, degree, category, s.Source.Dir, rows+1)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -265,6 +266,128 @@ func TestResumeWithoutJournal(t *testing.T) {
 		if name != "meta.yaml" && text != want[name] {
 			t.Errorf("%s differs\n%s", name, firstDifference(text, want[name]))
 		}
+	}
+}
+
+// sumsBundle is a bundle as LLMServingSim's profiler leaves it: no journal, and
+// skew.csv holds sums of three runs, which meta.yaml does not say.
+func sumsBundle(t *testing.T, tp string) string {
+	t.Helper()
+	out := t.TempDir()
+	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--out", out}, smallSweep("--tp", tp, "--attention-max-kv", "2048")...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	b, err := perfio.OpenBundle(filepath.Join(out, smallDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"driver", "driver_version", "skew_statistic"} {
+		b.Meta.Delete(key)
+	}
+	for i := range b.TPs {
+		for j := range b.TPs[i].Skew {
+			row := &b.TPs[i].Skew[j]
+			row.TMeanUS, row.TMaxUS, row.TSkewUS = 3*row.TMeanUS, 3*row.TMaxUS, 3*row.TSkewUS
+		}
+	}
+	dir := filepath.Join(t.TempDir(), smallDir)
+	if err := perfio.WriteBundle(dir, b); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// A bundle of sums stays one, whatever degrees and however often it is resumed.
+func TestResumeSums(t *testing.T) {
+	whole := t.TempDir()
+	if got := runCommand(t, append([]string{"run", "--driver", "roofline", "--out", whole}, smallSweep("--tp", "1,2", "--attention-max-kv", "2048", "--skew-kvs-factor", "1.3")...)...); got.status != exitOK {
+		t.Fatalf("status %d: %s", got.status, got.stderr)
+	}
+	want, err := perfio.OpenBundle(filepath.Join(whole, smallDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, tp string // of the bundle that is resumed
+		runs     [][]string
+	}{
+		{"both degrees at once", "1,2", [][]string{{}}},
+		{"one after the other, and again", "1,2", [][]string{{"--tp", "1"}, {"--tp", "2", "--iterations", "5"}, {}}},
+		{"a degree without rows", "1", [][]string{{"--tp", "2"}, {"--tp", "1"}}},
+		{"first without skew", "1,2", [][]string{{"--only", "dense"}, {}}},
+		{"shards", "1,2", [][]string{{"--shard", "0/2"}, {"--shard", "1/2"}}},
+		{"devices", "1,2", [][]string{{"--gpus", "0,1"}, {"--gpus", "0,1,2"}}},
+	} {
+		dir := sumsBundle(t, test.tp)
+		for _, run := range test.runs {
+			args := append([]string{"resume", dir, "--driver", "roofline", "--skew-kvs-factor", "1.3", "--only", "skew"}, run...)
+			if got := runCommand(t, args...); got.status != exitOK {
+				t.Fatalf("%s: status %d: %s", test.name, got.status, got.stderr)
+			}
+		}
+		if test.name == "shards" {
+			mergedFiles(t, dir)
+		}
+		b, err := perfio.OpenBundle(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := b.Meta.Text("skew_statistic"); said != perfio.SkewSum || b.Meta.SkewRuns() != 3 {
+			t.Errorf("%s: meta.yaml says %q of %d runs", test.name, said, b.Meta.SkewRuns())
+		}
+		for i := range want.TPs {
+			sums := make(map[string]perfio.SkewRow)
+			for _, row := range b.TPs[i].Skew {
+				sums[fmt.Sprint(row.N, row.NB, row.Skew, row.PC, row.KP, row.KVS)] = row
+			}
+			off, absent := 0, 0
+			for _, row := range want.TPs[i].Skew {
+				sum, ok := sums[fmt.Sprint(row.N, row.NB, row.Skew, row.PC, row.KP, row.KVS)]
+				switch {
+				case !ok:
+					absent++
+				case math.Abs(sum.TMeanUS-3*row.TMeanUS) > 0.003 || math.Abs(sum.TMaxUS-3*row.TMaxUS) > 0.003 || math.Abs(sum.TSkewUS-3*row.TSkewUS) > 0.003:
+					off++
+				}
+			}
+			if off > 0 || absent > 0 {
+				t.Errorf("%s: tp%d: of %d rows %d are no sums of three, %d are absent", test.name, want.TPs[i].Degree, len(want.TPs[i].Skew), off, absent)
+			}
+		}
+	}
+}
+
+// Where meta.yaml and the tables do not say the same, or nothing, new rows could
+// become anything: none is written.
+func TestResumeUnknownSums(t *testing.T) {
+	for _, test := range []struct {
+		line, by, want string
+	}{
+		{"measurement_iterations: 3", "measurement_iterations: 5", "skew.csv: tp1: found times 3 times those of attention.csv, expected 5"},
+		{"measurement_iterations: 3", "", ""}, // the tables say it
+	} {
+		dir := sumsBundle(t, "1")
+		meta := filepath.Join(dir, perfio.MetaFile)
+		text, err := os.ReadFile(meta)
+		if err != nil || !strings.Contains(string(text), test.line) {
+			t.Fatalf("%v, no %q in %s", err, test.line, text)
+		}
+		if err := os.WriteFile(meta, []byte(strings.Replace(string(text), test.line, test.by, 1)), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		before := bundleFiles(t, dir)
+		got := runCommand(t, "resume", dir, "--driver", "roofline", "--only", "skew", "--skew-kvs-factor", "1.3")
+		if test.want == "" {
+			b, err := perfio.OpenBundle(dir)
+			if err != nil || got.status != exitOK || b.Meta.SkewRuns() != 3 {
+				t.Errorf("%q: status %d, %v: %s", test.by, got.status, err, got.stderr)
+			}
+			continue
+		}
+		if got.status != exitFailure || !strings.Contains(got.stderr, test.want) {
+			t.Errorf("%q: status %d: %s", test.by, got.status, got.stderr)
+		}
+		sameFiles(t, bundleFiles(t, dir), before)
 	}
 }
 

@@ -52,7 +52,8 @@ report.txt and report.json. The exit status is 5 where --max-error is exceeded.
 
 SIGINT, SIGTERM and SIGUSR1 end it at once while an engine boots, and after the
 list that is being served; a second signal leaves at once. Modes that are
-through are in the report; the exit status is 3.`,
+through are in the report; the exit status is 3, but where the list was served to
+its end in the last mode: then nothing is left, and it is 0 or 5.`,
 		Args: cobra.ExactArgs(1),
 	}
 	c := &serveCheck{app: a, sweep: addEngineFlags(cmd)}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,7 +121,7 @@ func TestShardOfAnotherDivision(t *testing.T) {
 	}
 	for _, shard := range []string{"0/99999", "1/4"} {
 		got := run(shard)
-		if got.status != exitUsage || !strings.Contains(got.stderr, "shard: found one of "+strings.Split(shard, "/")[1]+" of a bundle that is divided in 3, expected i/3; ") ||
+		if got.status != exitUsage || !strings.Contains(got.stderr, "shard: found one of "+strings.Split(shard, "/")[1]+" of a bundle that is divided in 3, expected i/3, or that all of these are through; ") ||
 			lineCount(journalOf(dir, shard)) != 0 {
 			t.Errorf("%s: status %d: %s", shard, got.status, got.stderr)
 		}
@@ -173,5 +174,45 @@ func TestShardTwiceAtATime(t *testing.T) {
 	}
 	if err := first.Wait(); err != nil {
 		t.Errorf("the first: %v: %s", err, stderr)
+	}
+}
+
+// A division that is through, by --gpus or shard by shard, stands in no other's
+// way; one of which a shard was begun again does.
+func TestShardAfterAllOfAnotherDivision(t *testing.T) {
+	source := smallBundle(t)
+	for _, division := range [][]string{{"--gpus", "0,1"}, {"--shard", "0/2", "--shard", "1/2"}} {
+		out := t.TempDir()
+		dir := filepath.Join(out, smallDir)
+		run := func(flags ...string) result {
+			return runCommand(t, append([]string{"run", "--out", out, "--driver", "replay:" + source}, smallSweep(slices.Concat(flags, []string{"--variant", "bf16"})...)...)...)
+		}
+		for i := 0; i < len(division); i += 2 {
+			if i == 2 {
+				if got := run("--shard", "0/3"); got.status != exitUsage {
+					t.Errorf("one of %v is through: status %d: %s", division, got.status, got.stderr)
+				}
+			}
+			if got := run(division[i : i+2]...); got.status != exitOK {
+				t.Fatalf("%v: status %d: %s", division, got.status, got.stderr)
+			}
+		}
+		if got := run("--shard", "1/3"); got.status != exitOK || !strings.Contains(got.stdout, " 0 shots measured") {
+			t.Errorf("after %v: status %d: %s%s", division, got.status, got.stdout, got.stderr)
+		}
+		sameTables(t, mergedFiles(t, dir), bundleFiles(t, source))
+		// Begun again, and killed: its journal ends with what it was to measure.
+		name := journalOf(dir, "0/2")
+		lines := strings.SplitAfter(readText(t, name), "\n")
+		last := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, `"k":"end"`) })
+		if last < 0 {
+			t.Fatalf("%s has no end", name)
+		}
+		if err := os.WriteFile(name, []byte(strings.Join(lines[:last], "")), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if got := run("--shard", "0/4"); got.status != exitUsage || !strings.Contains(got.stderr, "a bundle that is divided in 2 and in 3, expected i/2 or i/3") {
+			t.Errorf("%v, of which one is not through: status %d: %s", division, got.status, got.stderr)
+		}
 	}
 }

@@ -41,7 +41,8 @@ const heldList = "request,input_tokens,output_tokens,arrival_ns\na,77,7,0\n"
 
 // A signal while the driver describes itself, while an engine boots, and while
 // requests are served: what has nothing to lose ends at once, a list is served to
-// its end and judged, and no other one is begun.
+// its end and judged, and no other one is begun. With the last list nothing is
+// left, and the status is the judgement's.
 func TestSignalsBeforeAndWhileServing(t *testing.T) {
 	worker := servingWorker(t)
 	bundle := servedBundle(t, worker)
@@ -59,13 +60,18 @@ func TestSignalsBeforeAndWhileServing(t *testing.T) {
 		let         bool   // the worker goes on after the signals
 		last        string // of standard error
 		judged      int    // modes
+		status      int
+		more        []string
 	}{
-		{"run describes", "hello", false, 1, false, "ended before the first shot", 0},
-		{"check describes", "hello", true, 1, false, "ended before the check was through", 0},
-		{"check boots", "boot_serving", true, 1, false, "ended before the check was through", 0},
-		{"check boots, twice", "boot_serving", true, 2, false, "ended before the check was through", 0},
-		{"check serves", "serve", true, 1, true, "ended before the check was through", 1},
-		{"check serves, twice", "serve", true, 2, false, "ended before the check was through", 0},
+		{"run describes", "hello", false, 1, false, "ended before the first shot", 0, exitPartial, nil},
+		{"check describes", "hello", true, 1, false, "ended before the check was through", 0, exitPartial, nil},
+		{"check boots", "boot_serving", true, 1, false, "ended before the check was through", 0, exitPartial, nil},
+		{"check boots, twice", "boot_serving", true, 2, false, "ended before the check was through", 0, exitPartial, nil},
+		{"check serves", "serve", true, 1, true, "ended before the check was through", 1, exitPartial, nil},
+		{"check serves the last mode", "serve", true, 1, true, "requests served in", 1, exitOK, []string{"--mode", "eager_sync"}},
+		{"check serves the last mode, badly", "serve", true, 1, true, "expected at most 0.0001%", 1, exitExceeded, []string{"--mode", "eager_sync", "--max-error", "0.0001"}},
+		{"check serves the last mode, twice", "serve", true, 2, false, "ended before the check was through", 0, exitPartial, []string{"--mode", "eager_sync"}},
+		{"check serves, twice", "serve", true, 2, false, "ended before the check was through", 0, exitPartial, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,6 +80,7 @@ func TestSignalsBeforeAndWhileServing(t *testing.T) {
 			args := append([]string{"run", "--driver", driver, "--out", out}, smallSweep()...)
 			if test.check {
 				args = []string{"serve-check", bundle, "--driver", driver, "--out", out, "--requests", list}
+				args = append(args, test.more...)
 			}
 			cmd, _, _ := profileProcess(args...)
 			cmd.Stderr = nil
@@ -109,8 +116,8 @@ func TestSignalsBeforeAndWhileServing(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait() // its status is looked at below
-			if status := cmd.ProcessState.ExitCode(); status != exitPartial || !strings.Contains(log.String(), test.last) {
-				t.Errorf("status %d, expected %d and %q: %s", status, exitPartial, test.last, &log)
+			if status := cmd.ProcessState.ExitCode(); status != test.status || !strings.Contains(log.String(), test.last) {
+				t.Errorf("status %d, expected %d and %q: %s", status, test.status, test.last, &log)
 			}
 			if kept, err := filepath.Glob(filepath.Join(out, "steps_*.jsonl.gz")); err != nil || len(kept) != test.judged {
 				t.Errorf("%d modes served, %v, expected %d: %s", len(kept), err, test.judged, &log)

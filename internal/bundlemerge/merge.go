@@ -39,7 +39,7 @@ type Result struct {
 // maxListed bounds the rows of one pair of parts that are listed one by one.
 const maxListed = 1000
 
-// Merge puts the parts together; where two hold a row, the first one's counts,
+// Merge puts the parts together, in the first one's statistic of skew times; where two hold a row, the first one's counts,
 // or with keepLast the last one's: but of whole steps, of which a run's own go
 // together. Rows and meta.yaml keep the first part's order and place.
 // Parts that were measured differently are an error that names every key of
@@ -61,7 +61,11 @@ func Merge(parts []*perfio.Bundle, floor float64, keepLast bool) (*Result, error
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	out := &Result{Bundle: &perfio.Bundle{Meta: parts[0].Meta.Clone()}}
+	parts, notes, err := oneStatistic(parts)
+	if err != nil {
+		return nil, err
+	}
+	out := &Result{Bundle: &perfio.Bundle{Meta: parts[0].Meta.Clone()}, Notes: notes}
 	for i, p := range parts {
 		if i > 0 {
 			out.compare(p, parts[:i], floor)
@@ -94,8 +98,8 @@ func sameSetup(a, b *perfio.Bundle) error {
 	if x, y := a.Meta.PrefillFirst(), b.Meta.PrefillFirst(); x != y && hasMixed(a) && hasMixed(b) {
 		problems = append(problems, fmt.Errorf("%s: order: found %s, expected %s as in %s, since both hold mixed batches", b.Dir, orderOf(b), orderOf(a), a.Dir))
 	}
-	if x, y := a.Meta.SkewStatistic(), b.Meta.SkewStatistic(); x != y && hasSkew(a) && hasSkew(b) {
-		problems = append(problems, fmt.Errorf("%s: skew_statistic: found %q, expected %q as in %s", b.Dir, y, x, a.Dir))
+	if x, y := a.Meta.SkewRuns(), b.Meta.SkewRuns(); x != y && (x == 0 || y == 0) && hasSkew(a) && hasSkew(b) {
+		problems = append(problems, fmt.Errorf("%s: skew_sum_of: found %d, expected %d as in %s: 0 is an unknown number of runs", b.Dir, y, x, a.Dir))
 	}
 	return errors.Join(append(problems, sameSteps(a, b))...)
 }
@@ -224,11 +228,6 @@ func (r *Result) finishMeta(parts []*perfio.Bundle) error {
 	}
 	if owner < 0 {
 		return err
-	}
-	if s := parts[owner].Meta.Text("skew_statistic"); s != "" {
-		err = errors.Join(err, m.Set(s, "skew_statistic"))
-	} else {
-		m.Delete("skew_statistic")
 	}
 	if node := parts[owner].Meta.Get("skew_fit"); sweeps == 1 && node != nil {
 		for _, tp := range parts[owner].TPs {

@@ -1,6 +1,7 @@
 package bundlemerge_test
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -123,6 +124,77 @@ func TestOrder(t *testing.T) {
 		case err != nil || got.Bundle.Meta.Text("order") != test.order:
 			t.Errorf("%s, %s: %v, want order %q", test.parts[0].Dir, test.parts[1].Dir, err, test.order)
 		}
+	}
+}
+
+// Sums and means of skew times go together as what the first part with any has.
+func TestStatistics(t *testing.T) {
+	part := func(dir string, rows int, times float64, keys map[string]any) *perfio.Bundle {
+		b := bundletest.Bundle()
+		b.Dir = dir
+		b.Meta.Delete("skew_statistic")
+		for key, value := range keys {
+			if err := b.Meta.Set(value, key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range b.TPs {
+			b.TPs[i].Skew = b.TPs[i].Skew[rows:]
+			for j := range b.TPs[i].Skew {
+				row := &b.TPs[i].Skew[j]
+				row.TMeanUS, row.TMaxUS, row.TSkewUS = times*row.TMeanUS, times*row.TMaxUS, times*row.TSkewUS
+			}
+		}
+		return b
+	}
+	mean, sum := map[string]any{"skew_statistic": "mean"}, map[string]any{"skew_statistic": "sum", "skew_sum_of": 5}
+	for _, test := range []struct {
+		name     string
+		parts    []*perfio.Bundle
+		runs     int
+		said     string
+		notes    int
+		keepLast bool
+	}{
+		{"silent, which is the sum of 3, and means", []*perfio.Bundle{part("a", 2, 3, nil), part("b", 0, 1, mean)}, 3, "", 2, false},
+		{"the same, the last ones count", []*perfio.Bundle{part("a", 2, 3, nil), part("b", 0, 1, mean)}, 3, "", 2, true},
+		{"means and sums of 5", []*perfio.Bundle{part("a", 2, 1, mean), part("b", 0, 5, sum)}, 1, "mean", 2, true},
+		{"sums of 5 and of 3", []*perfio.Bundle{part("a", 2, 5, sum), part("b", 0, 3, nil)}, 5, "sum", 2, true},
+		{"a first part without any", []*perfio.Bundle{part("a", 4, 1, mean), part("b", 2, 3, nil), part("c", 0, 1, mean)}, 3, "", 2, false},
+		{"sums alone", []*perfio.Bundle{part("a", 2, 3, nil), part("b", 0, 3, nil)}, 3, "", 1, false},
+	} {
+		before := slices.Clone(test.parts[1].TPs[0].Skew)
+		got, err := bundlemerge.Merge(test.parts, 0, test.keepLast)
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		m := got.Bundle.Meta
+		if m.SkewRuns() != test.runs || m.Text("skew_statistic") != test.said || len(got.Notes) != test.notes || len(got.Conflicts) != 0 {
+			t.Errorf("%s: %q, sums of %d, notes %q, conflicts %v", test.name, m.Text("skew_statistic"), m.SkewRuns(), got.Notes, got.Conflicts)
+		}
+		if !slices.Equal(before, test.parts[1].TPs[0].Skew) {
+			t.Errorf("%s: a part was changed", test.name)
+		}
+		type key struct{ n, kvs int }
+		want := make(map[key]perfio.SkewRow)
+		for _, row := range bundletest.Bundle().TPs[0].Skew {
+			want[key{row.N, row.KVS}] = row
+		}
+		for _, row := range got.Bundle.TPs[0].Skew {
+			w, runs := want[key{row.N, row.KVS}], float64(test.runs)
+			delete(want, key{row.N, row.KVS})
+			if math.Abs(row.TMeanUS-runs*w.TMeanUS) > 1e-9 || math.Abs(row.TMaxUS-runs*w.TMaxUS) > 1e-9 || math.Abs(row.TSkewUS-runs*w.TSkewUS) > 1e-9 || row.Alpha != w.Alpha {
+				t.Errorf("%s: %+v, expected %g times %+v", test.name, row, runs, w)
+			}
+		}
+		if len(want) > 0 {
+			t.Errorf("%s: no rows of %v", test.name, want)
+		}
+	}
+	unknown := part("b", 0, 1, nil)
+	unknown.Meta.Delete("measurement_iterations")
+	if _, err := bundlemerge.Merge([]*perfio.Bundle{part("a", 0, 3, nil), unknown}, 0, false); err == nil || !strings.Contains(err.Error(), "b: skew_sum_of: found 0, expected 3 as in a") {
+		t.Errorf("an unknown number of runs: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package lint
 import (
 	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/layerprof/layerprof/internal/sweep"
 	"github.com/layerprof/layerprof/internal/tidy"
@@ -59,21 +60,17 @@ func checkMaxBelowMean(s *subject, r *reporter) {
 func checkStatistic(s *subject, r *reporter) {
 	for _, tp := range s.TPs {
 		ratios := sweep.Compare(s.Meta, tp.Attention, tp.Skew)
-		iterations := s.Meta.MeasurementIterations()
 		if !ratios.Known() && len(tp.Skew) > 0 && len(tp.Attention) > 0 {
 			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: %s: the accurate rules do not use it", tp.Degree, ratios)
 			continue
 		}
-		if ratios.Shared < sweepShared || iterations < 2 {
+		want := s.Meta.SkewRuns()
+		if ratios.Shared < sweepShared || want == 0 {
 			continue
 		}
-		want := 1
-		if s.Meta.SkewStatistic() == perfio.SkewSum {
-			want = iterations
-		}
 		if ratios.Factor != want {
-			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: times are %d times those of attention.csv (%d shared batches), expected %d: meta.yaml says %s of %d runs",
-				tp.Degree, ratios.Factor, ratios.Shared, want, s.Meta.SkewStatistic(), iterations)
+			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFile), 0, "", "tp%d skew: times are %d times those of attention.csv (%d shared batches), expected %d: meta.yaml says %s",
+				tp.Degree, ratios.Factor, ratios.Shared, want, s.Meta.SkewStatistic())
 		}
 	}
 }
@@ -116,8 +113,10 @@ func checkFewSamples(s *subject, r *reporter) {
 				wild[0], wild[len(wild)-1] = wild[len(wild)-1], wild[0]
 			}
 		}
-		// More cases, not the same ones again.
-		again := r.goOn("skew", " --skew-kvs-factor 1.3")
+		again := ""
+		if factor := finerKVS(s.Meta, &tp); factor > 0 { // more cases, not the same ones again
+			again = r.goOn("skew", " --skew-kvs-factor "+strconv.FormatFloat(factor, 'g', -1, 64))
+		}
 		if len(wild) > 0 {
 			r.rows(wild, "tp%d skew_fit: %d of %d buckets have an alpha beyond ±%g on fewer than %d rows, at worst %g on %d",
 				tp.Degree, len(wild), len(tp.SkewFit), wildAlpha, fewSamples, worst.Alpha, worst.NSamples)
@@ -126,6 +125,36 @@ func checkFewSamples(s *subject, r *reporter) {
 		if float64(lone) > loneShare*float64(len(tp.SkewFit)) && lone >= 5 {
 			r.place(fmt.Sprintf("tp%d/%s", tp.Degree, perfio.SkewFitFile), 0, again,
 				"tp%d skew_fit: %d of %d buckets rest on a single row", tp.Degree, lone, len(tp.SkewFit))
+		}
+	}
+}
+
+// finestKVS is the least factor between two lengths worth measuring.
+const finestKVS = 1.05
+
+// finerKVS is the first factor, each the root of the one before, beginning with
+// meta.yaml's, with which the sweep has a short length between those that
+// skew.csv has; 0: none above finestKVS. By a root the lengths that there are
+// stay in the sweep.
+func finerKVS(m *perfio.Meta, tp *perfio.TP) float64 {
+	factor, err := strconv.ParseFloat(m.Text("skew_profile", "factors", "kvs"), 64)
+	if err != nil || !(factor > 1) || factor > 1e6 {
+		factor = 2 // which is the default
+	}
+	has, longest := map[int]bool{}, 0
+	for _, row := range tp.Skew {
+		has[row.KVS] = true
+		longest = max(longest, row.KVS)
+	}
+	for {
+		factor = perfio.RoundDecimals(math.Sqrt(factor), 8)
+		if factor < finestKVS {
+			return 0
+		}
+		for kvs := 128.0; kvs < float64(longest) || len(has) == 0; kvs *= factor {
+			if !has[int(math.RoundToEven(kvs))] {
+				return factor
+			}
 		}
 	}
 }

@@ -118,13 +118,10 @@ func unshared(meta *perfio.Meta, attention []perfio.AttentionRow, skew []perfio.
 
 // recorded is the factor that meta.yaml says; 0 where it says none.
 func recorded(m *perfio.Meta) int {
-	switch {
-	case m == nil || m.Root == nil:
+	if m == nil || m.Root == nil {
 		return 0
-	case m.SkewStatistic() == perfio.SkewMean:
-		return 1
 	}
-	return max(m.MeasurementIterations(), 0)
+	return m.SkewRuns()
 }
 
 // nearby estimates the factor from batches of attention.csv that are smaller

@@ -65,7 +65,7 @@ type Row struct {
 	// Runs is how many timed runs TimeUS is the sum of: 1 for a mean, 0 where
 	// the bundle does not say how many.
 	Runs int
-	Line int // in File, from 1
+	Line int // in File, from 1; empty lines do not count
 	// StepRow is the whole row of step.csv, nil of other tables.
 	StepRow *perfio.StepRow
 }
@@ -120,10 +120,7 @@ func appendTables(out []Row, tp *perfio.TP) []Row {
 }
 
 func appendSkew(out []Row, tp *perfio.TP, meta *perfio.Meta) []Row {
-	runs := 1
-	if meta.SkewStatistic() == perfio.SkewSum {
-		runs = meta.MeasurementIterations()
-	}
+	runs := meta.SkewRuns()
 	for i, r := range tp.Skew {
 		key := Key{TP: tp.Degree, Table: "skew", Layer: "attention", PrefillChunk: r.PC, KVPrefill: r.KP,
 			NDecode: r.N, NB: r.NB, KVS: r.KVS, KVBig: r.KVBig}

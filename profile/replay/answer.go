@@ -167,10 +167,7 @@ func (e *engine) skew(t *tables, shot *profile.Shot) (float64, error) {
 
 // skewRuns is how many timed runs a time of the source's skew.csv is a sum of.
 func (s *Source) skewRuns() float64 {
-	if m := s.bundle.Meta; m.SkewStatistic() == perfio.SkewSum && m.MeasurementIterations() > 1 {
-		return float64(m.MeasurementIterations())
-	}
-	return 1
+	return float64(max(s.bundle.Meta.SkewRuns(), 1))
 }
 
 func (e *engine) attention(t *tables, shot *profile.Shot) (float64, error) {

@@ -192,6 +192,9 @@ func (e *engine) provenance() map[string]any {
 	if order := meta.Text("order"); order != "" {
 		p["order"] = order
 	}
+	if n := meta.Int("skew_sum_of"); n > 0 {
+		p["skew_sum_of"] = n
+	}
 	if n := meta.MeasurementIterations(); n > 0 {
 		p["measurement_iterations"] = n
 	}
