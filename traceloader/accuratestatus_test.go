@@ -113,6 +113,9 @@ func TestAccurateStatus(t *testing.T) {
 // A memo's lines do not cross the places where a kernel's time jumps: on real
 // bundles it stays with the handle.
 func TestDecodeMemoOnReferences(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	for kernel, path := range accurateBundles {
 		h, _ := openAccurate(t, accurateReference(t, path)).Attention(1)
 		for _, list := range [][]perfio.Request{decodesOf(81), decodesOf(1000, 90), decodesOf(40, 700, 1300, 2200, 3100, 4400, 500)} {

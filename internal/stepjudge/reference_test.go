@@ -135,6 +135,9 @@ func judge(t *testing.T, table *traceloader.Table, o stepjudge.Options, steps []
 // asynchronous run, all of which judges, prefills wait for a host that pauses, and
 // the first two requests for compilation.
 func TestMeasuredH200(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute and more under the race detector")
+	}
 	_, rest := h200Rows(t)
 	table, err := traceloader.Open(h200Bundle, traceloader.Options{Rules: traceloader.Accurate})
 	if err != nil {
