@@ -110,12 +110,13 @@ const (
 	unsoundNeighbours = 4
 )
 
-// soundPoints leaves out points that cannot be true, at most one of
-// neighbours: where two agree, it is the layer that is so.
+// soundPoints leaves out points that cannot be true, never two neighbours:
+// where two agree, it is the layer that is so. Of three or more points one stays.
 func soundPoints(xs []int, ys []float64) (p polyline, failed []int) {
 	p = polyline{make([]int, 0, len(xs)+1), make([]float64, 0, len(ys)+1)}
 	for i, y := range ys {
-		if unsound(xs, ys, i, y) {
+		beside := len(failed) > 0 && failed[len(failed)-1] == xs[max(i-1, 0)]
+		if !beside && unsound(xs, ys, i, y) {
 			failed = append(failed, xs[i])
 			continue
 		}

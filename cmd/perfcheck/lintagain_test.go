@@ -42,7 +42,7 @@ func shell(t *testing.T, bin, dir, command string) string {
 // often as it is given, and none is given where there are none.
 func TestLintFewSamplesAgain(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds two programs")
+		t.Skip("builds two programs and runs them many times, which go test without -short does")
 	}
 	bin, dir := programsFolder(t), t.TempDir()
 	shell(t, bin, dir, againRun+" --attention-chunk-factor 16 --attention-kv-factor 16 --skew-n-factor 16 --skew-pc-factor 16 --skew-kp-factor 16")
@@ -93,7 +93,7 @@ func TestLintFewSamplesAgain(t *testing.T) {
 // has no finding and the rows that it had before.
 func TestLintAgain(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds two programs")
+		t.Skip("builds two programs and runs them many times, which go test without -short does")
 	}
 	bin := programsFolder(t)
 	shell := func(dir, command string) { shell(t, bin, dir, command) }
